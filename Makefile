@@ -1,0 +1,51 @@
+# Everything is made from here; `make demo` and `make test` do their own set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup demo test lint types check bench simulate plant docs clean
+
+help:
+	@echo "make demo      one agent hires another, offline, on an embedded network"
+	@echo "make test      the whole test suite"
+	@echo "make lint      ruff, import contracts; make types: mypy --strict"
+	@echo "make bench     what we claim, measured (JSON)"
+	@echo "make simulate  random schedules against the invariants; N=20000"
+	@echo "make plant     plants named bugs; each must be caught"
+
+setup: $(VENV)/.setup
+$(VENV)/.setup: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tradeskill needs Python 3.11 or newer; this is " + sys.version.split()[0] + ": set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.setup pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/tradeskill demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	$(BIN)/python tools/bench.py
+
+N ?= 20000
+simulate: $(VENV)/.dev
+	$(BIN)/python -m tests.simulation --schedules $(N)
+
+plant: $(VENV)/.dev
+	$(BIN)/python -m tests.plant
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache dist build

@@ -1,0 +1,1 @@
+"""One folder a plugin: markets and compute backends."""

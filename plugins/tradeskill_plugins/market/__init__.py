@@ -1,0 +1,1 @@
+"""Markets: where offers and jobs are exchanged."""

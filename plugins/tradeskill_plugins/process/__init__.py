@@ -1,0 +1,1 @@
+"""The backend `process`: runs the seller's own code; isolates nothing."""

@@ -1,0 +1,1 @@
+"""One folder a skill: SKILL.md beside its tools."""
