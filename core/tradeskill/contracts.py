@@ -215,7 +215,7 @@ class ExecutionStatus:
 
     state: ExecutionState
     detail: str = ""
-    code: str = ""  # failed: limit.time, limit.memory, limit.output, exit, output
+    code: str = ""  # failed: limit.time, limit.memory, limit.output, limit.processes, exit, output, stopped
 
 
 @runtime_checkable

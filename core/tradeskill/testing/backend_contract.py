@@ -1,0 +1,234 @@
+"""What every compute backend must do, as tests: subclass BackendContract, override `kit`, and run pytest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Literal, Protocol, TypeVar
+
+import pytest
+
+from tradeskill.contracts import Backend, ExecutionStatus, Limits, Task
+from tradeskill.errors import NotFoundError, RefusedError, StateError
+from tradeskill.model import Result
+
+__all__ = ["BackendContract", "BackendKit", "Work"]
+
+T = TypeVar("T")
+Work = Literal["echo", "forever", "fail", "flood"]
+
+STDIN = b'{"say": "gr\xc3\xbc\xc3\x9f dich"}'
+MINUTE = 60.0  # how long a test is willing to wait for something that should take milliseconds
+
+
+class BackendKit(Protocol):
+    """How the contract drives one backend. One kit is one machine, fresh for each test."""
+
+    isolates: bool  # False: it must refuse a task that is not trusted
+
+    def backend(self) -> Backend:
+        """A new worker's backend on this machine, not yet opened. Called again it stands for another worker, or the same one restarted."""
+
+    def task(self, work: Work, owner: str) -> Task:
+        """A trusted task with `STDIN`. echo: its result is its stdin, as application/json · forever: never ends · fail: exits with an error
+        · flood: never ends and prints all the time."""
+
+    def runs(self) -> int:
+        """How many commands were really started on this machine so far."""
+
+
+class BackendContract:
+    """The backend's clauses. A subclass gives the `kit` fixture and nothing else."""
+
+    limits = Limits(seconds=30.0, memory=256 * 2**20, output=2**20)
+
+    @pytest.fixture
+    def kit(self) -> BackendKit:
+        raise NotImplementedError("override the kit fixture with your backend's")
+
+    def drive(self, scenario: Coroutine[Any, Any, T]) -> T:
+        """Runs one scenario on an event loop. Override for a loop of your own (virtual time)."""
+        return asyncio.run(asyncio.wait_for(scenario, 4 * MINUTE))
+
+    def with_backend(self, kit: BackendKit, scenario: Callable[[Backend], Awaitable[T]]) -> T:
+        async def run() -> T:
+            backend = kit.backend()
+            await backend.open()
+            try:
+                return await scenario(backend)
+            finally:
+                for owner in ("alice", "bob"):
+                    for execution_id in await backend.list(owner):
+                        await backend.stop(execution_id)
+                await backend.close()
+
+        return self.drive(run())
+
+    def test_what_was_never_started_is_absent_and_has_no_result(self, kit: BackendKit) -> None:
+        async def scenario(backend: Backend) -> None:
+            assert (await backend.status("x1")).state == "absent"
+            assert (await backend.wait("x1", MINUTE)).state == "absent"
+            with pytest.raises(NotFoundError):
+                await backend.result("x1")
+            assert list(await backend.list("alice")) == []
+
+        self.with_backend(kit, scenario)
+
+    def test_a_finished_command_gives_its_result_as_often_as_asked(self, kit: BackendKit) -> None:
+        async def scenario(backend: Backend) -> None:
+            assert await backend.start("x1", kit.task("echo", "alice"), self.limits) == "run"
+            assert (await backend.wait("x1", MINUTE)).state == "finished"
+            assert await backend.result("x1") == Result(STDIN, "application/json")
+            assert await backend.result("x1") == Result(STDIN, "application/json")
+            assert (await backend.status("x1")).state == "finished"
+
+        self.with_backend(kit, scenario)
+
+    def test_a_second_start_of_one_id_runs_nothing(self, kit: BackendKit) -> None:
+        async def scenario(backend: Backend) -> None:
+            await backend.start("x1", kit.task("echo", "alice"), self.limits)
+            await backend.start("x1", kit.task("fail", "alice"), self.limits)
+            assert (await backend.wait("x1", MINUTE)).state == "finished"
+            await backend.start("x1", kit.task("fail", "alice"), self.limits)
+            assert (await backend.status("x1")).state == "finished"
+            assert kit.runs() == 1
+
+        self.with_backend(kit, scenario)
+
+    def test_of_many_starts_at_once_by_two_workers_one_runs(self, kit: BackendKit) -> None:
+        async def scenario(backend: Backend) -> None:
+            other = kit.backend()
+            await other.open()
+            task = kit.task("echo", "alice")
+            await asyncio.gather(*(one.start("x1", task, self.limits) for one in (backend, other) * 3))
+            assert (await other.wait("x1", MINUTE)).state == "finished"
+            assert kit.runs() == 1
+            await other.close()
+
+        self.with_backend(kit, scenario)
+
+    def test_a_running_execution_is_adopted_by_the_next_worker(self, kit: BackendKit) -> None:
+        async def scenario(backend: Backend) -> None:
+            await backend.start("x1", kit.task("forever", "alice"), self.limits)
+            await backend.close()
+            other = kit.backend()
+            await other.open()
+            assert list(await other.list("alice")) == ["x1"]
+            assert (await other.status("x1")).state == "running"
+            await other.start("x1", kit.task("forever", "alice"), self.limits)
+            assert kit.runs() == 1
+            await other.stop("x1")
+            assert (await other.status("x1")).state == "failed"
+            await other.close()
+
+        self.with_backend(kit, scenario)
+
+    def test_a_result_is_collected_by_the_next_worker_without_a_run(self, kit: BackendKit) -> None:
+        async def scenario(backend: Backend) -> None:
+            await backend.start("x1", kit.task("echo", "alice"), self.limits)
+            await backend.wait("x1", MINUTE)
+            await backend.close()
+            other = kit.backend()
+            await other.open()
+            assert (await other.status("x1")).state == "finished"
+            assert (await other.result("x1")).data == STDIN
+            assert kit.runs() == 1
+            await other.close()
+
+        self.with_backend(kit, scenario)
+
+    def test_a_failing_command_is_failed_with_code_exit_and_gives_no_result(self, kit: BackendKit) -> None:
+        async def scenario(backend: Backend) -> ExecutionStatus:
+            await backend.start("x1", kit.task("fail", "alice"), self.limits)
+            status = await backend.wait("x1", MINUTE)
+            with pytest.raises(StateError):
+                await backend.result("x1")
+            return status
+
+        status = self.with_backend(kit, scenario)
+        assert (status.state, status.code) == ("failed", "exit")
+
+    def test_wait_gives_up_after_its_seconds_and_leaves_the_execution_running(self, kit: BackendKit) -> None:
+        async def scenario(backend: Backend) -> None:
+            await backend.start("x1", kit.task("forever", "alice"), self.limits)
+            assert (await backend.wait("x1", 0.05)).state == "running"
+            assert (await backend.status("x1")).state == "running"
+            with pytest.raises(StateError):
+                await backend.result("x1")
+
+        self.with_backend(kit, scenario)
+
+    def test_a_command_past_its_time_is_failed_with_code_limit_time(self, kit: BackendKit) -> None:
+        async def scenario(backend: Backend) -> ExecutionStatus:
+            await backend.start("x1", kit.task("forever", "alice"), Limits(seconds=0.3))
+            return await backend.wait("x1", MINUTE)
+
+        status = self.with_backend(kit, scenario)
+        assert (status.state, status.code) == ("failed", "limit.time")
+
+    def test_a_command_that_prints_without_end_is_failed_with_code_limit_output(self, kit: BackendKit) -> None:
+        async def scenario(backend: Backend) -> ExecutionStatus:
+            await backend.start("x1", kit.task("flood", "alice"), self.limits)
+            return await backend.wait("x1", MINUTE)
+
+        status = self.with_backend(kit, scenario)
+        assert (status.state, status.code) == ("failed", "limit.output")
+
+    def test_after_stop_nothing_runs_and_stopping_again_changes_nothing(self, kit: BackendKit) -> None:
+        async def scenario(backend: Backend) -> None:
+            await backend.stop("x1")
+            assert (await backend.status("x1")).state == "absent"
+            await backend.start("x1", kit.task("forever", "alice"), self.limits)
+            waiting = asyncio.ensure_future(backend.wait("x1", MINUTE))
+            await backend.stop("x1")
+            first = await waiting
+            assert (first.state, first.code) == ("failed", "stopped")
+            await backend.stop("x1")
+            assert await backend.status("x1") == first
+
+        self.with_backend(kit, scenario)
+
+    def test_stopping_a_finished_execution_keeps_its_result(self, kit: BackendKit) -> None:
+        async def scenario(backend: Backend) -> None:
+            await backend.start("x1", kit.task("echo", "alice"), self.limits)
+            await backend.wait("x1", MINUTE)
+            await backend.stop("x1")
+            assert (await backend.result("x1")).data == STDIN
+
+        self.with_backend(kit, scenario)
+
+    def test_remove_leaves_no_trace_may_be_repeated_and_refuses_a_running_one(self, kit: BackendKit) -> None:
+        async def scenario(backend: Backend) -> None:
+            await backend.start("x1", kit.task("forever", "alice"), self.limits)
+            with pytest.raises(StateError):
+                await backend.remove("x1")
+            await backend.stop("x1")
+            await backend.remove("x1")
+            await backend.remove("x1")
+            assert (await backend.status("x1")).state == "absent"
+            assert list(await backend.list("alice")) == []
+
+        self.with_backend(kit, scenario)
+
+    def test_list_names_the_executions_of_one_owner_only(self, kit: BackendKit) -> None:
+        async def scenario(backend: Backend) -> None:
+            for name, owner in (("x1", "alice"), ("x2", "bob"), ("x3", "alice")):
+                await backend.start(name, kit.task("forever", owner), self.limits)
+            assert sorted(await backend.list("alice")) == ["x1", "x3"]
+            assert sorted(await backend.list("bob")) == ["x2"]
+            assert sorted(await backend.list("carol")) == []
+
+        self.with_backend(kit, scenario)
+
+    def test_a_backend_that_isolates_nothing_refuses_what_is_not_trusted(self, kit: BackendKit) -> None:
+        if kit.isolates:
+            pytest.skip("this backend isolates: it may run what is not trusted")
+
+        async def scenario(backend: Backend) -> None:
+            task = kit.task("echo", "alice")
+            with pytest.raises(RefusedError):
+                await backend.start("x1", Task(task.argv, task.stdin, task.folder, trusted=False, details=task.details), self.limits)
+            assert (await backend.status("x1")).state == "absent"
+            assert kit.runs() == 0
+
+        self.with_backend(kit, scenario)
