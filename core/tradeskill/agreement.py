@@ -285,7 +285,7 @@ def sign_receipt(
         "buyer": request.buyer,
         "seller": identity.key,
         "rail": rail,
-        "payment_ids": sorted(payment_ids),
+        "payment_ids": [*sorted(payment_ids)],
         "amount": str(amount.value),
         "unit": amount.unit,
         "result": {"sha256": digest(result.data), "size": str(len(result.data)), "media_type": result.media_type},

@@ -1,0 +1,147 @@
+"""The buyer's statements: purchases, reservations, pinned sellers. Every write is conditional on state and changes one row or raises."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from tradeskill.errors import NotFoundError, StaleFenceError, StateError, UntrustedError
+from tradeskill.journal.database import Transaction
+from tradeskill.journal.records import Purchase, from_row
+from tradeskill.lifecycle import PURCHASE, advance
+from tradeskill.money import MAX_RAW, parse_raw
+
+__all__ = [
+    "add_purchase",
+    "change_total",
+    "check_pin",
+    "find_by_intent",
+    "find_by_job",
+    "find_purchase",
+    "move_purchase",
+    "note_purchase",
+    "pin",
+    "pins",
+    "purchase",
+    "purchases",
+    "reservation",
+    "set_reservation",
+    "total",
+]
+
+
+def add_purchase(
+    tx: Transaction, *, purchase_id: str, intent: str, offer: str, seller: str, request: str, cap: str | None, refund_invoices: str, now: int
+) -> Purchase:
+    """The purchase of this intent: a new one, or the one it already has (unique for ever)."""
+    tx.execute(
+        "INSERT OR IGNORE INTO purchases (purchase_id, intent, state, offer, seller, request, cap, refund_invoices, created_at, updated_at)"
+        " VALUES (?, ?, 'intended', ?, ?, ?, ?, ?, ?, ?)",
+        (purchase_id, intent, offer, seller, request, cap, refund_invoices, now, now),
+    )
+    found = find_by_intent(tx, intent)
+    assert found is not None
+    return found
+
+
+def purchase(connection: sqlite3.Connection, purchase_id: str) -> Purchase:
+    row = connection.execute("SELECT * FROM purchases WHERE purchase_id = ?", (purchase_id,)).fetchone()
+    if row is None:
+        raise NotFoundError(f"purchase {purchase_id} is not in this buyer's journal")
+    return from_row(Purchase, row)
+
+
+def find_purchase(connection: sqlite3.Connection, name: str) -> Purchase | None:
+    """By purchase id or job id."""
+    row = connection.execute("SELECT * FROM purchases WHERE purchase_id = ? OR job_id = ?", (name, name)).fetchone()
+    return None if row is None else from_row(Purchase, row)
+
+
+def find_by_intent(connection: sqlite3.Connection, intent: str) -> Purchase | None:
+    row = connection.execute("SELECT * FROM purchases WHERE intent = ?", (intent,)).fetchone()
+    return None if row is None else from_row(Purchase, row)
+
+
+def find_by_job(connection: sqlite3.Connection, job_id: str) -> Purchase | None:
+    row = connection.execute("SELECT * FROM purchases WHERE job_id = ?", (job_id,)).fetchone()
+    return None if row is None else from_row(Purchase, row)
+
+
+def purchases(connection: sqlite3.Connection, states: Iterable[str] = (), limit: int = 1000) -> list[Purchase]:
+    """Newest change first."""
+    names = tuple(states)
+    where = f"WHERE state IN ({', '.join('?' * len(names))})" if names else ""
+    rows = connection.execute(f"SELECT * FROM purchases {where} ORDER BY updated_at DESC LIMIT ?", (*names, limit)).fetchall()  # noqa: S608  # only placeholders
+    return [from_row(Purchase, row) for row in rows]
+
+
+def move_purchase(tx: Transaction, purchase_id: str, state: str, event: str, now: int, **changes: object) -> Purchase:
+    """One step from `state`. StaleFenceError when another process of this profile has moved it meanwhile."""
+    step = advance(PURCHASE, state, event)
+    columns: dict[str, Any] = {"state": step.to, "updated_at": now, **changes}
+    assignments = ", ".join(f"{name} = ?" for name in columns)
+    changed = tx.execute(
+        f"UPDATE purchases SET {assignments} WHERE purchase_id = ? AND state = ?",  # noqa: S608  # column names come from the buyer flow, never from outside
+        (*columns.values(), purchase_id, state),
+    ).rowcount
+    if changed != 1:
+        raise StaleFenceError(f"purchase {purchase_id} is not in state {state!r} any more")
+    return purchase(tx, purchase_id)
+
+
+def note_purchase(tx: Transaction, purchase_id: str, **changes: object) -> None:
+    """Column changes that are no step (a token, a stored proof)."""
+    assignments = ", ".join(f"{name} = ?" for name in changes)
+    tx.execute(f"UPDATE purchases SET {assignments} WHERE purchase_id = ?", (*changes.values(), purchase_id))  # noqa: S608  # as above
+
+
+# reservations: reserved -> committed | released; committed -> released (refunded)
+
+
+def reservation(connection: sqlite3.Connection, purchase_id: str) -> tuple[str, int, str] | None:
+    """(state, amount, unit)."""
+    row = connection.execute("SELECT state, amount, unit FROM reservations WHERE purchase_id = ?", (purchase_id,)).fetchone()
+    return None if row is None else (row[0], parse_raw(row[1]), row[2])
+
+
+def set_reservation(tx: Transaction, purchase_id: str, state: str, amount: int, unit: str, seller: str, now: int) -> None:
+    """Write a reservation's new state; totals are the policy's to keep, in the same transaction."""
+    tx.execute(
+        "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (purchase_id) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at",
+        (purchase_id, state, str(amount), unit, seller, now, now),
+    )
+
+
+def total(connection: sqlite3.Connection, name: str) -> int:
+    row = connection.execute("SELECT value FROM totals WHERE name = ?", (name,)).fetchone()
+    return 0 if row is None else parse_raw(row[0])
+
+
+def change_total(tx: Transaction, name: str, by: int) -> int:
+    """The new running total; StateError rather than below 0 or above 2^128 - 1."""
+    value = total(tx, name) + by
+    if not 0 <= value <= MAX_RAW:
+        raise StateError(f"total {name} would leave its range")
+    tx.execute("INSERT INTO totals VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, str(value)))
+    return value
+
+
+# pinned sellers
+
+
+def pins(connection: sqlite3.Connection) -> list[tuple[str, str, str, int]]:
+    """(seller key, label, how, pinned_at)."""
+    return [tuple(row) for row in connection.execute("SELECT seller, label, how, pinned_at FROM pins ORDER BY pinned_at").fetchall()]
+
+
+def pin(tx: Transaction, seller: str, label: str, how: str, now: int) -> None:
+    """Trust this key under this label. UntrustedError when the label already names another key."""
+    row = tx.execute("SELECT seller FROM pins WHERE label = ?", (label,)).fetchone()
+    if row is not None and row[0] != seller:
+        raise UntrustedError(f"{label!r} is pinned to key {row[0]}, now it shows {seller}: if that is right, `tradeskill identity pin {seller} --label NEW`")
+    tx.execute("INSERT OR IGNORE INTO pins VALUES (?, ?, ?, ?)", (seller, label, how, now))
+
+
+def check_pin(connection: sqlite3.Connection, seller: str) -> bool:
+    return connection.execute("SELECT 1 FROM pins WHERE seller = ?", (seller,)).fetchone() is not None

@@ -1,0 +1,89 @@
+"""The journal's tables, as numbered migrations. Amounts are TEXT of canonical digits; times are INTEGER milliseconds."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from tradeskill.errors import NetworkMismatchError, StorageError
+
+__all__ = ["MIGRATIONS", "bind_network", "migrate"]
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
+        "INSERT INTO meta VALUES ('fence', '0')",
+        "CREATE TABLE offers (offer_hash TEXT PRIMARY KEY, offer_id TEXT NOT NULL, name TEXT NOT NULL, document TEXT NOT NULL, current INTEGER NOT NULL) STRICT",
+        "CREATE INDEX offers_name ON offers (name, current)",
+        """CREATE TABLE fulfilments (
+            job_id TEXT PRIMARY KEY, state TEXT NOT NULL, offer_id TEXT NOT NULL, offer_name TEXT NOT NULL, buyer TEXT NOT NULL,
+            request TEXT NOT NULL, quote TEXT, expires_at INTEGER, hold_until INTEGER,
+            fence INTEGER NOT NULL DEFAULT 0, lease_owner TEXT NOT NULL DEFAULT '', lease_until INTEGER NOT NULL DEFAULT 0, market_fence INTEGER,
+            attempt INTEGER NOT NULL DEFAULT 0, execution_id TEXT, claim TEXT, claim_rail TEXT, token TEXT,
+            result_sha256 TEXT, result_type TEXT, receipt TEXT, error_code TEXT, error_message TEXT,
+            created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, paid_at INTEGER, started_at INTEGER, finished_at INTEGER) STRICT""",
+        "CREATE INDEX fulfilments_state ON fulfilments (state, updated_at)",
+        "CREATE INDEX fulfilments_offer ON fulfilments (offer_name, state)",
+        # every start, for I1: one per (job, attempt), for ever
+        "CREATE TABLE starts (job_id TEXT NOT NULL, attempt INTEGER NOT NULL, fence INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (job_id, attempt)) STRICT",
+        """CREATE TABLE invoices (
+            invoice_id TEXT PRIMARY KEY, rail TEXT NOT NULL, network TEXT NOT NULL, job_id TEXT NOT NULL, address TEXT NOT NULL,
+            amount TEXT NOT NULL, unit TEXT NOT NULL, expires_at INTEGER NOT NULL, details TEXT NOT NULL, watch_until INTEGER NOT NULL,
+            UNIQUE (rail, network, address, job_id)) STRICT""",
+        "CREATE INDEX invoices_job ON invoices (job_id)",
+        "CREATE INDEX invoices_watch ON invoices (watch_until)",
+        """CREATE TABLE payments (
+            rail TEXT NOT NULL, network TEXT NOT NULL, payment_id TEXT NOT NULL, part INTEGER NOT NULL, invoice_id TEXT NOT NULL, job_id TEXT NOT NULL,
+            state TEXT NOT NULL, amount TEXT NOT NULL, unit TEXT NOT NULL, received_at INTEGER NOT NULL, sender TEXT NOT NULL,
+            refund_to TEXT, refund_id TEXT, note TEXT NOT NULL DEFAULT '', found_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
+            PRIMARY KEY (rail, network, payment_id, part)) STRICT""",
+        "CREATE INDEX payments_job ON payments (job_id)",
+        "CREATE INDEX payments_state ON payments (state)",
+        """CREATE TABLE purchases (
+            purchase_id TEXT PRIMARY KEY, intent TEXT NOT NULL UNIQUE, state TEXT NOT NULL, offer TEXT NOT NULL, seller TEXT NOT NULL, request TEXT NOT NULL,
+            cap TEXT, job_id TEXT, quote TEXT, rail TEXT, invoice TEXT, amount TEXT, unit TEXT, accepted_at INTEGER, payment_id TEXT, token TEXT,
+            refund_invoices TEXT NOT NULL DEFAULT '{}', result_sha256 TEXT, result_type TEXT, receipt TEXT, countersign TEXT,
+            error_code TEXT, error_message TEXT, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL) STRICT""",
+        "CREATE INDEX purchases_state ON purchases (state, updated_at)",
+        "CREATE INDEX purchases_job ON purchases (job_id)",
+        """CREATE TABLE reservations (
+            purchase_id TEXT PRIMARY KEY, state TEXT NOT NULL, amount TEXT NOT NULL, unit TEXT NOT NULL, seller TEXT NOT NULL,
+            created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL) STRICT""",
+        "CREATE TABLE totals (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
+        """CREATE TABLE effects (
+            effect_id INTEGER PRIMARY KEY, subject TEXT NOT NULL, subject_id TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL,
+            attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT NOT NULL DEFAULT '', created_at INTEGER NOT NULL) STRICT""",
+        "CREATE INDEX effects_pending ON effects (state, effect_id)",
+        "CREATE INDEX effects_subject ON effects (subject_id, name, state)",
+        "CREATE TABLE cursors (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
+        "CREATE TABLE pins (seller TEXT PRIMARY KEY, label TEXT NOT NULL UNIQUE, how TEXT NOT NULL, pinned_at INTEGER NOT NULL) STRICT",
+        "CREATE TABLE results (sha256 TEXT PRIMARY KEY, size INTEGER NOT NULL, kept_until INTEGER NOT NULL) STRICT",
+    ),
+)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the file to the newest version, in one transaction that reads inside itself what is pending. Safe from several processes."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(MIGRATIONS):
+            raise StorageError(f"journal has version {version}, this program knows {len(MIGRATIONS)}: upgrade tradeskill")
+        for statements in MIGRATIONS[version:]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def bind_network(connection: sqlite3.Connection, network: str) -> None:
+    """Write the network into a new journal, or check it. NetworkMismatchError when the journal belongs to another."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("INSERT OR IGNORE INTO meta VALUES ('network', ?)", (network,))
+    found = connection.execute("SELECT value FROM meta WHERE name = 'network'").fetchone()[0]
+    connection.execute("COMMIT")
+    if found != network:
+        raise NetworkMismatchError(f"this profile's journal belongs to network {found!r}, the configuration says {network!r}: use another TRADESKILL_HOME")

@@ -1,0 +1,148 @@
+"""seen -> quoted | refused: everything is checked, and a place held, before money is asked for."""
+
+from __future__ import annotations
+
+import logging
+
+from tradeskill.agreement import Request, check_input, read_request, sign_quote
+from tradeskill.errors import NotFoundError, RefusedError, StateError, UntrustedError, UsageError
+from tradeskill.journal import Fulfilment, Transaction, selling
+from tradeskill.journal.records import document_text, read_document
+from tradeskill.model import PAYMENT_TTL_MS, Job
+from tradeskill.money import Amount
+from tradeskill.seller.shop import GRACE_MS, LATE_WATCH_MS, Listing, Shop
+
+__all__ = ["Quoting"]
+
+log = logging.getLogger("tradeskill.seller")
+
+
+class Quoting:
+    def __init__(self, shop: Shop) -> None:
+        self._shop = shop
+
+    async def consider(self, job: Job) -> None:
+        """Check everything before money is asked for: signature, offer version, input, refund address, capacity, price."""
+        try:
+            request, listing = self._checked(job)
+        except (UntrustedError, UsageError, RefusedError, NotFoundError) as error:
+            code, message = "invalid_request", str(error)
+            await self._refuse(job, code, message)
+            return
+        now = self._shop.world.now_ms()
+        room = await self._shop.journal.write(lambda tx: self._admit(tx, job, listing, now))
+        if room:
+            await self._refuse(job, "no_capacity", room)
+        elif listing.offer.price is not None:
+            await self.quote(job.job_id, request, listing.offer.price)
+
+    def _checked(self, job: Job) -> tuple[Request, Listing]:
+        request = read_request(job.request, job.buyer)
+        if request.seller != self._shop.identity.key or request.offer_id != job.offer_id:
+            raise UntrustedError("request is signed for another seller or offer")
+        version = self._shop.journal.read(lambda c: selling.offer_document(c, request.offer_hash))
+        listing = None if version is None else self._shop.listings.get(version[0])
+        if listing is None:
+            raise NotFoundError(f"offer {job.offer_id} is not sold any more, or its signed version is unknown: search again")
+        if request.network != listing.offer.network:
+            raise UntrustedError(f"request is for network {request.network!r}, this offer is on {listing.offer.network!r}")
+        check_input(listing.offer.input_schema, request.input)
+        for rail, address in request.refund_to.items():
+            if rail in self._shop.wallets:
+                self._shop.wallets[rail].check_address(address)
+        return request, listing
+
+    def _admit(self, tx: Transaction, job: Job, listing: Listing, now: int) -> str:
+        """Take a place, or say why there is none. The place is held from here on."""
+        if selling.find_fulfilment(tx, job.job_id) is not None:
+            return ""
+        used = selling.holding(tx, listing.name, now)
+        total, known = sum(used.values()), used.get(job.buyer, 0)
+        if total >= listing.jobs:
+            return f"all {listing.jobs} places of this offer are taken: try again later"
+        if known >= listing.per_buyer:
+            return f"{listing.per_buyer} jobs of yours are open at this offer: finish one first"
+        self._add(tx, job, listing.name, now)
+        return ""
+
+    def _add(self, tx: Transaction, job: Job, offer_name: str, now: int) -> None:
+        selling.add_fulfilment(
+            tx,
+            job_id=job.job_id,
+            offer_id=job.offer_id,
+            offer_name=offer_name,
+            buyer=job.buyer,
+            request=document_text(job.request),
+            hold_until=now + GRACE_MS,
+            now=now,
+        )
+
+    async def _refuse(self, job: Job, code: str, message: str) -> None:
+        now = self._shop.world.now_ms()
+
+        def refuse(tx: Transaction) -> None:
+            if selling.find_fulfilment(tx, job.job_id) is None:
+                self._add(tx, job, "", now)
+            if selling.fulfilment(tx, job.job_id).state == "seen":
+                selling.move_fulfilment(tx, job.job_id, "refuse", now, error_code=code, error_message=message[:200])
+
+        await self._shop.journal.write(refuse)
+        self._shop.wake()
+
+    async def quote(self, job_id: str, request: Request, price: Amount) -> Fulfilment:
+        """Fresh invoices, one signed quote, stored before it is sent. A job already quoted keeps its quote."""
+        row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))
+        if row.state != "seen":
+            return row
+        until = self._shop.world.now_ms() + self._shop.settings.quote_ttl_ms
+        payable = [wallet for wallet in self._shop.wallets.values() if wallet.unit == price.unit]
+        if not payable:
+            raise StateError(f"no wallet of this seller takes {price.unit}: add one to `wallets`")
+        invoices = [await wallet.invoice(job_id, price, until) for wallet in payable]
+        expires_at = min(invoice.expires_at for invoice in invoices)
+        document = sign_quote(
+            self._shop.identity, request, job_id=job_id, invoices=invoices, expires_at=expires_at, nonce=self._shop.world.random_bytes(16).hex()
+        )
+        now = self._shop.world.now_ms()
+
+        def store(tx: Transaction) -> Fulfilment:
+            for invoice in invoices:
+                selling.add_invoice(tx, invoice, expires_at + LATE_WATCH_MS)
+            return selling.move_fulfilment(
+                tx, job_id, "quote", now, quote=document_text(document), expires_at=expires_at, hold_until=expires_at + PAYMENT_TTL_MS
+            )
+
+        with self._shop.world.step("seller.quote-stored"):
+            row = await self._shop.journal.write(store)
+        self._shop.wake()
+        return row
+
+    async def send_quote(self, job_id: str) -> float | None:
+        row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))
+        if row.quote is None or row.state != "quoted":
+            return None
+        try:
+            with self._shop.world.step("seller.quote-sent"):
+                await self._shop.market.quote(job_id, read_document(row.quote))
+        except (StateError, NotFoundError) as error:
+            log.info("job %s: quote not taken: %s", job_id, error)
+        return None
+
+    async def send_again(self, row: Fulfilment) -> None:
+        """The market forgot the quote (it was rolled back): push the stored one."""
+        now = self._shop.world.now_ms()
+
+        def push(tx: Transaction) -> None:
+            if not any(e.subject_id == row.job_id and e.name == "send_quote" for e in selling.pending_effects(tx)):
+                selling.add_effect(tx, "fulfilment", row.job_id, "send_quote", now)
+
+        await self._shop.journal.write(push)
+        self._shop.wake()
+
+    async def decline(self, job_id: str) -> float | None:
+        row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))
+        try:
+            await self._shop.market.decline(job_id, row.error_code or "refused", row.error_message or "refused")
+        except (StateError, NotFoundError) as error:
+            log.info("job %s: decline not taken: %s", job_id, error)
+        return None

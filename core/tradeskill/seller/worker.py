@@ -1,0 +1,233 @@
+"""The seller at work: follows market and wallets, spawns the steps a job needs, runs effects, resumes everything after a restart, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from tradeskill.contracts import Wallet
+from tradeskill.errors import NotFoundError, RefusedError, StaleFenceError, UnavailableError
+from tradeskill.journal import Effect, Fulfilment, selling
+from tradeskill.journal.records import document_text
+from tradeskill.model import Job
+from tradeskill.seller.executing import Executing
+from tradeskill.seller.quoting import Quoting
+from tradeskill.seller.settling import Settling
+from tradeskill.seller.shop import ACTIVE, Shop
+from tradeskill.tasks import FIRST_DELAY, LAST_DELAY, Tasks
+
+__all__ = ["Seller"]
+
+log = logging.getLogger("tradeskill.seller")
+
+MAX_RESUMES = 8  # a job whose execution keeps killing its worker is parked in review
+
+
+class Seller:
+    """One worker of a seller's profile. Several may share the journal: leases and fences keep them apart."""
+
+    def __init__(self, shop: Shop) -> None:
+        self._shop = shop
+        self.quoting, self.settling, self.executing = Quoting(shop), Settling(shop), Executing(shop)
+        self._tasks = Tasks(shop.world, log)
+        self._market_hint = asyncio.Event()
+        self._next_poll: dict[str, float] = {}
+        self._draining = False
+        self._active_at = 0.0
+        self._resumed_up_to = 0
+        self._effects: dict[str, Callable[[str], Awaitable[float | None]]] = {
+            "send_quote": self.quoting.send_quote,
+            "decline": self.quoting.decline,
+            "execute": self.executing.execute,
+            "deliver": self.executing.deliver,
+            "report_failure": self.executing.report_failure,
+            "tidy": self.executing.tidy,
+            "refund": self.settling.refund,
+        }
+
+    async def run(self, *, idle_seconds: float | None = None, drain: bool = False) -> None:
+        """Work until `stop`, or drained, or idle for so long. Raises StorageError when the disk can no longer be trusted."""
+        self._draining = self._draining or drain
+        self._active_at = self._shop.world.monotonic()
+        effects = self._shop.journal.read(selling.pending_effects)
+        self._resumed_up_to = effects[-1].effect_id if effects else 0
+        if not self._draining:
+            await self.publish()
+        self._tasks.spawn("recall", self._recall)
+        self._tasks.loop("market", self._follow_market)
+        self._tasks.loop("market hints", self._follow_hints)
+        self._tasks.loop("effects", self._run_effects)
+        self._tasks.loop("payments", self._poll_payments)
+        for rail, wallet in self._shop.wallets.items():
+            self._tasks.loop(f"wallet {rail}", partial(self._follow_wallet, wallet))
+        await self._tasks.until(partial(self._finished, idle_seconds), 0.25)
+
+    def stop(self) -> None:
+        """Stop now; a restart resumes."""
+        self._tasks.end()
+
+    def drain(self) -> None:
+        """Quote nothing new; finish what is paid, then stop."""
+        self._draining = True
+
+    async def publish(self) -> None:
+        """Put up every listing; a version is in the journal before the market shows it."""
+        for listing in self._shop.listings.values():
+            offer = listing.offer
+            await self._shop.journal.write(
+                partial(
+                    selling.save_offer,
+                    offer_hash=offer.offer_hash,
+                    offer_id=offer.offer_id,
+                    name=listing.name,
+                    document=document_text(offer.document),
+                )
+            )
+            await self._tasks.patiently("publish", partial(self._shop.market.publish, offer.document))
+
+    def _finished(self, idle_seconds: float | None) -> bool:
+        now = self._shop.world.monotonic()
+        if self._busy():
+            self._active_at = now
+            return False
+        return self._draining or (idle_seconds is not None and now - self._active_at >= idle_seconds)
+
+    def _busy(self) -> bool:
+        """Money or a promise is in our hands: something paid for is unfinished, or a buyer says it has paid."""
+        if self._shop.journal.read(selling.pending_effects):
+            return True
+        now = self._shop.world.now_ms()
+        open_rows = self._shop.journal.read(lambda c: selling.fulfilments(c, ("quoted", *ACTIVE), 10_000))
+        return any(self._in_progress(row, now) for row in open_rows)
+
+    def _in_progress(self, row: Fulfilment, now: int) -> bool:
+        if row.state == "quoted":
+            return row.claim is not None and (row.hold_until or 0) > now
+        listing = self._shop.listings.get(row.offer_name)
+        return listing is not None and bool(listing.run) and not self.executing.parked(row)
+
+    # what wakes a job
+
+    async def _recall(self) -> None:
+        """After a restart: look again at every job that waited for the market, whatever the cursor says."""
+        for row in self._shop.journal.read(lambda c: selling.fulfilments(c, ("seen", "quoted"), 100_000)):
+            try:
+                job = await self._tasks.patiently("recall", partial(self._shop.market.get, row.job_id))
+            except NotFoundError:
+                log.warning("job %s: the market does not know it any more", row.job_id)
+                continue
+            await self.observe(job)
+
+    async def _follow_hints(self) -> None:
+        async for _ in self._shop.market.events():
+            self._market_hint.set()
+
+    async def _follow_market(self) -> None:
+        """Every change is in the journal before the cursor moves past it; while draining the stored cursor stays, so that no request is lost."""
+        cursor = self._shop.journal.read(lambda c: selling.cursor(c, "market"))
+        while True:
+            changes = await self._shop.market.changes(cursor)
+            mine = [job for job in changes.jobs if job.seller == self._shop.identity.key]
+            await asyncio.gather(*[self.observe(job) for job in mine])
+            if changes.cursor != cursor:
+                cursor = changes.cursor
+                if not self._draining:
+                    await self._shop.journal.write(partial(selling.save_cursor, name="market", value=cursor))
+            if mine:
+                self._active_at = self._shop.world.monotonic()
+            if not changes.more:
+                await self._tasks.wait(self._market_hint, self._shop.settings.poll_seconds)
+
+    async def observe(self, job: Job) -> None:
+        """Take note of a job as the market shows it. Repeatable; nothing unsigned is acted on."""
+        row = self._shop.journal.read(lambda c: selling.find_fulfilment(c, job.job_id))
+        if job.state == "requested" and (row is None or row.state == "seen"):
+            if not self._draining:
+                await self.quoting.consider(job)
+        elif row is None:
+            return
+        elif job.state == "requested" and row.state == "quoted":
+            await self.quoting.send_again(row)
+        elif job.state in ("accepted", "running") and job.payment_id is not None and row.state == "quoted":
+            if row.claim is None:
+                await self._shop.journal.write(
+                    partial(
+                        selling.save_claim,
+                        job_id=job.job_id,
+                        rail=job.payment_rail or "",
+                        claim=job.payment_id,
+                        token=job.payment_token or "",
+                        now=self._shop.world.now_ms(),
+                    )
+                )
+            self._settle_soon(job.job_id)
+        elif job.state in ("canceled", "expired") and row.state in ("seen", "quoted"):
+            await self.settling.close(row, "cancel" if job.state == "canceled" else "expire")
+            self._settle_soon(job.job_id)
+
+    async def _follow_wallet(self, wallet: Wallet) -> None:
+        async for invoice_id in wallet.watch():
+            invoice = self._shop.journal.read(partial(selling.find_invoice, invoice_id=invoice_id))
+            if invoice is not None:
+                with self._shop.world.step("seller.hint-seen"):
+                    self._settle_soon(invoice.job_id)
+
+    async def _poll_payments(self) -> None:
+        """Reconcile what hints missed: often while money is expected, ever more rarely afterwards (late payments are found too)."""
+        while True:
+            now, clock, poll = self._shop.world.now_ms(), self._shop.world.monotonic(), self._shop.settings.poll_seconds
+            for invoice, state in self._shop.journal.read(partial(selling.open_invoices, now=now)):
+                if self._next_poll.get(invoice.invoice_id, 0.0) > clock:
+                    continue
+                past = max(0, now - invoice.expires_at) / 1000
+                self._next_poll[invoice.invoice_id] = clock + (poll if state == "quoted" else min(max(poll * 12, past / 10), 3600.0))
+                self._settle_soon(invoice.job_id)
+            await self._shop.world.sleep(min(1.0, poll))
+
+    def _settle_soon(self, job_id: str) -> None:
+        self._tasks.spawn(f"settle {job_id}", partial(self._settle, job_id))
+
+    async def _settle(self, job_id: str) -> None:
+        try:
+            await self.settling.settle(job_id)
+        except (UnavailableError, RefusedError) as error:
+            log.warning("job %s: payment not checked: %s", job_id, error)
+
+    # effects
+
+    async def _run_effects(self) -> None:
+        while True:
+            self._shop.effect_added.clear()
+            for effect in self._shop.journal.read(selling.pending_effects):
+                self._tasks.spawn_once(f"effect {effect.effect_id}", partial(self._perform, effect))
+            await self._tasks.wait(self._shop.effect_added, self._shop.settings.poll_seconds)
+
+    async def _perform(self, effect: Effect) -> None:
+        """Run one effect until it is done; what an earlier process left is counted, so that a job that kills its worker is parked."""
+        if effect.effect_id <= self._resumed_up_to:
+            spent = effect.name == "execute" and effect.attempts >= MAX_RESUMES
+            if spent:
+                await self.executing.park(effect.subject_id, f"resumed {effect.attempts} times without an end")
+            await self._shop.journal.write(partial(selling.effect_failed, effect_id=effect.effect_id, error="resumed after a restart", give_up=spent))
+            if spent:
+                return
+        delay = FIRST_DELAY
+        while True:
+            try:
+                again = await self._effects[effect.name](effect.subject_id)
+                if again is None:
+                    await self._shop.journal.write(partial(selling.effect_done, effect_id=effect.effect_id))
+                    self._active_at = self._shop.world.monotonic()
+                    return
+                await self._shop.world.sleep(again)
+                continue
+            except StaleFenceError as error:
+                log.warning("%s %s: %s", effect.name, effect.subject_id, error)
+                await self._shop.world.sleep(1.0)
+                return  # whoever holds it now goes on; looked at again with the next round of effects
+            except UnavailableError as error:
+                log.warning("%s %s: %s; trying again in %.1f s", effect.name, effect.subject_id, error, delay)
+            await self._shop.world.sleep(delay)
+            delay = min(delay * 2, LAST_DELAY)
