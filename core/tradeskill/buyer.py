@@ -1,0 +1,441 @@
+"""The buyer's flow: request, verify the quote, reserve, pay once, submit, verify the receipt. Each state of the purchase names the next act.
+
+Every act may run again after a crash, in this or another process of the profile; the purchase row decides who moved it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from tradeskill import policy
+from tradeskill.agreement import check_input, read_offer, read_request, sign_request, verify_quote, verify_receipt
+from tradeskill.contracts import Market, Wallet
+from tradeskill.errors import NotFoundError, PolicyError, RefusedError, StaleFenceError, StateError, TradeskillError, UnavailableError, UntrustedError
+from tradeskill.journal import Blobs, Database, Purchase, Transaction, buying
+from tradeskill.journal.records import document_text, invoice_text, read_document, read_invoice
+from tradeskill.lifecycle import PURCHASE
+from tradeskill.model import PAYMENT_TTL_MS, Invoice, Job, Json, Offer
+from tradeskill.money import Amount
+from tradeskill.signing import Identity, canonical, digest, document_hash
+from tradeskill.tasks import FIRST_DELAY, LAST_DELAY
+from tradeskill.world import World
+
+__all__ = ["Buyer", "BuyerSettings"]
+
+log = logging.getLogger("tradeskill.buyer")
+
+PAY_MARGIN_MS: Final = 120_000  # no payment with less than this left on either deadline
+REFUND_EXPIRY_MS: Final = 365 * 86_400_000
+
+
+@dataclass(frozen=True)
+class BuyerSettings:
+    caps: policy.Caps = field(default_factory=policy.Caps)
+    first_use_cap: Amount | None = None
+    quote_timeout: float = 120.0  # seconds
+    deliver_timeout: float = 86_400.0  # seconds after the payment; then the purchase is disputed, with its evidence kept
+    refund_wait: float = 30.0  # seconds that `drive` waits for a refund before it returns
+    poll_seconds: float = 2.0
+
+
+class Buyer:
+    """Drives purchases of one profile. `progress` is told each new state."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        journal: Database,
+        blobs: Blobs,
+        market: Market,
+        wallets: Mapping[str, Wallet],
+        settings: BuyerSettings,
+        world: World,
+        progress: Callable[[Purchase], None] = lambda purchase: None,
+    ) -> None:
+        self._identity, self._journal, self._blobs, self._market = identity, journal, blobs, market
+        self._wallets, self._settings, self._world, self._progress = wallets, settings, world, progress
+        self._waiting: dict[str, asyncio.Event] = {}
+        self._hints: asyncio.Task[None] | None = None
+        self._acts: dict[str, Callable[[Purchase], Awaitable[object]]] = {
+            "intended": self._request,
+            "requested": self._await_quote,
+            "quoted": self._verify,
+            "verified": self._reserve,
+            "reserved": self._accept,
+            "accepted": self._intend_payment,
+            "paying": self._pay,
+            "paid": self._submit,
+            "submitted": self._begin_waiting,
+            "waiting": self._await_delivery,
+        }
+
+    async def close(self) -> None:
+        if self._hints is not None:
+            self._hints.cancel()
+            await asyncio.gather(self._hints, return_exceptions=True)
+
+    # the whole way
+
+    def intent_of(self, offer: Offer, input_value: Json, label: str = "") -> str:
+        """What makes two wishes the same: buyer, offer, canonical input and label. The same intent is one purchase, for ever."""
+        return digest(b"\n".join([self._identity.key.encode(), offer.offer_id.encode(), canonical(input_value), label.encode()]))
+
+    async def intend(self, offer: Offer, input_value: Json, *, cap: Amount | None = None, label: str = "") -> Purchase:
+        """Write down what is wanted, with its signed request. The same intent again returns the purchase it already has."""
+        intent = self.intent_of(offer, input_value, label)
+        known = self._journal.read(lambda c: buying.find_by_intent(c, intent))
+        if known is not None:
+            return known
+        check_input(offer.input_schema, input_value)
+        now = self._world.now_ms()
+        first_use = not self._journal.read(lambda c: buying.check_pin(c, offer.seller))
+        if first_use and self._settings.first_use_cap is not None:
+            cap = self._settings.first_use_cap if cap is None or cap.value > self._settings.first_use_cap.value else cap
+        refunds = {
+            rail: await wallet.invoice(f"refund-{intent}", offer.price or Amount(1, wallet.unit), now + REFUND_EXPIRY_MS)
+            for rail, wallet in self._wallets.items()
+        }
+        document = sign_request(
+            self._identity,
+            offer,
+            input_value=input_value,
+            refund_to={rail: invoice.address for rail, invoice in refunds.items()},
+            nonce=intent[:32],
+            created_at=now,
+        )
+
+        def store(tx: Transaction) -> Purchase:
+            buying.pin(tx, offer.seller, f"offer:{offer.offer_id}", "first use", now)
+            return buying.add_purchase(
+                tx,
+                purchase_id=intent[:32],
+                intent=intent,
+                offer=document_text(offer.document),
+                seller=offer.seller,
+                request=document_text(document),
+                cap=None if cap is None else f"{cap.value} {cap.unit}",
+                refund_invoices=json.dumps({rail: invoice_text(invoice) for rail, invoice in refunds.items()}),
+                now=now,
+            )
+
+        purchase = await self._journal.write(store)
+        self._progress(purchase)
+        return purchase
+
+    async def drive(self, purchase_id: str, until: Collection[str] = ()) -> Purchase:
+        """Act until the purchase is final, or in one of the states `until`. Outages are waited out; nothing is paid twice however often this runs."""
+        delay = FIRST_DELAY
+        while True:
+            purchase = self._journal.read(lambda c: buying.purchase(c, purchase_id))
+            if purchase.state in until or purchase.state in PURCHASE.terminal:
+                return purchase
+            if purchase.state == "failed":
+                return await self._await_refund(purchase)
+            try:
+                await self._acts[purchase.state](purchase)
+                delay = FIRST_DELAY
+                continue
+            except StaleFenceError:
+                log.info("purchase %s moved on in another process", purchase_id)
+            except UnavailableError as error:
+                log.warning("purchase %s is %s: %s; trying again in %.1f s", purchase_id, purchase.state, error, delay)
+            await self._world.sleep(delay)
+            delay = min(delay * 2, LAST_DELAY)
+
+    def result(self, purchase: Purchase) -> bytes:
+        """The verified bytes of a received purchase."""
+        if purchase.result_sha256 is None:
+            raise StateError(f"purchase {purchase.purchase_id} is {purchase.state}: it has no result")
+        return self._blobs.get(purchase.result_sha256)
+
+    async def cancel(self, purchase_id: str, reason: str = "") -> Purchase:
+        """Give up before paying. StateError once a payment was begun."""
+        purchase = self._journal.read(lambda c: buying.purchase(c, purchase_id))
+        return await self._give_up(purchase, "cancel", "canceled", reason or "canceled by the buyer")
+
+    # before money
+
+    async def _request(self, purchase: Purchase) -> None:
+        job = await self._market.request(read_document(purchase.request))
+        await self._move(purchase, "request", job_id=job.job_id)
+
+    async def _await_quote(self, purchase: Purchase) -> None:
+        deadline = self._world.monotonic() + self._settings.quote_timeout
+        job = await self._job_when(purchase, lambda job: job.state != "requested", deadline)
+        if job.state == "requested":
+            await self._give_up(purchase, "abandon", "quote_timeout", f"no quote within {self._settings.quote_timeout:g} s")
+        elif job.quote is not None and job.state in ("quoted", "accepted"):
+            await self._move(purchase, "quote", quote=document_text(job.quote))
+        else:
+            await self._ended(purchase, job)
+
+    async def _verify(self, purchase: Purchase) -> None:
+        """The seller's signature over exactly our request decides, not the market."""
+        assert purchase.quote is not None
+        assert purchase.job_id is not None
+        offer = read_offer(read_document(purchase.offer))
+        try:
+            request = read_request(read_document(purchase.request), self._identity.key)
+            quote = verify_quote(read_document(purchase.quote), request, job_id=purchase.job_id, price=offer.price)
+            invoice = self._payable(quote.invoices, purchase)
+        except TradeskillError as error:
+            await self._give_up(purchase, "abandon", error.code, str(error))
+            return
+        with self._world.step("buyer.quote-verified"):
+            await self._move(
+                purchase, "verify", rail=invoice.rail, invoice=invoice_text(invoice), amount=str(invoice.amount.value), unit=invoice.amount.unit
+            )
+
+    def _payable(self, invoices: tuple[Invoice, ...], purchase: Purchase) -> Invoice:
+        for invoice in invoices:
+            wallet = self._wallets.get(invoice.rail)
+            if wallet is not None and wallet.unit == invoice.amount.unit:
+                wallet.check(invoice)
+                return invoice
+        rails = ", ".join(invoice.rail for invoice in invoices)
+        raise RefusedError(f"job {purchase.job_id}: payable by {rails}, this profile has {', '.join(self._wallets) or 'no wallet'}")
+
+    async def _reserve(self, purchase: Purchase) -> None:
+        assert purchase.amount is not None
+        assert purchase.unit is not None
+        amount, now = Amount(int(purchase.amount), purchase.unit), self._world.now_ms()
+        try:
+            with self._world.step("buyer.reserved"):
+                await self._journal.write(partial(self._reserve_in, purchase=purchase, amount=amount, now=now))
+        except PolicyError as error:
+            await self._give_up(purchase, "abandon", error.code, str(error))
+            return
+        self._tell(purchase)
+
+    def _reserve_in(self, tx: Transaction, purchase: Purchase, amount: Amount, now: int) -> None:
+        cap = None
+        if purchase.cap is not None:
+            value, unit = purchase.cap.split(" ")
+            cap = Amount(int(value), unit)
+        policy.reserve(tx, purchase.purchase_id, amount, purchase.seller, self._settings.caps, cap, now)
+        buying.move_purchase(tx, purchase.purchase_id, purchase.state, "reserve", now)
+
+    async def _accept(self, purchase: Purchase) -> None:
+        if not self._time_left(purchase):
+            await self._give_up(purchase, "expire", "expired", "less than 2 minutes left to pay; nothing was paid")
+            return
+        try:
+            job = await self._market.accept(purchase.job_id or "")
+        except (StateError, NotFoundError) as error:
+            await self._give_up(purchase, "abandon", error.code, str(error))
+            return
+        await self._move(purchase, "accept", accepted_at=min(job.accepted_at or self._world.now_ms(), self._world.now_ms()))
+
+    def _time_left(self, purchase: Purchase) -> bool:
+        assert purchase.invoice is not None
+        now = self._world.now_ms()
+        paid_by = (purchase.accepted_at or now) + PAYMENT_TTL_MS
+        return min(read_invoice(purchase.invoice).expires_at, paid_by) - now > PAY_MARGIN_MS
+
+    # money
+
+    async def _intend_payment(self, purchase: Purchase) -> None:
+        """From here on the purchase may cost money: committed before the wallet is asked."""
+        if not self._time_left(purchase):
+            await self._give_up(purchase, "expire", "expired", "less than 2 minutes left to pay; nothing was paid")
+            return
+        await self._move(purchase, "pay")
+
+    async def _pay(self, purchase: Purchase) -> None:
+        assert purchase.invoice is not None
+        wallet = self._wallets[purchase.rail or ""]
+        try:
+            proof = await wallet.pay(read_invoice(purchase.invoice), purchase.purchase_id)
+        except RefusedError as error:
+            if await wallet.paid(purchase.purchase_id) is not None:
+                raise UnavailableError(f"payment of {purchase.purchase_id} is signed but not published: {error}") from error
+            await self._give_up(purchase, "release", error.code, str(error))
+            return
+        if proof.state == "unknown":
+            raise UnavailableError(f"payment {proof.payment_id} may or may not have been published")
+        await self._move(purchase, "publish", payment_id=proof.payment_id, token=proof.token)
+
+    async def _submit(self, purchase: Purchase) -> None:
+        """Until acknowledged; a job that ended meanwhile leaves the money to the seller's refund."""
+        try:
+            await self._market.submit_payment(purchase.job_id or "", purchase.rail or "", purchase.payment_id or "", purchase.token or "")
+        except (StateError, NotFoundError) as error:
+            job = await self._market.get(purchase.job_id or "")
+            if job.payment_id != purchase.payment_id:
+                await self._move(purchase, "fail", error_code="not_submitted", error_message=f"paid, but the market does not take the submission: {error}")
+                return
+        await self._move(purchase, "submit")
+
+    async def _begin_waiting(self, purchase: Purchase) -> None:
+        await self._move(purchase, "wait")
+
+    async def _await_delivery(self, purchase: Purchase) -> None:
+        """Keep the payment alive until it is final; believe only what is signed."""
+        deadline = self._world.monotonic() + max(0.0, purchase.updated_at / 1000 + self._settings.deliver_timeout - self._world.now_ms() / 1000)
+        final = False
+        while True:
+            if not final:
+                assert purchase.invoice is not None
+                final = (await self._wallets[purchase.rail or ""].pay(read_invoice(purchase.invoice), purchase.purchase_id)).state == "final"
+            soon = min(deadline, self._world.monotonic() + (30.0 if final else self._settings.poll_seconds))
+            job = await self._job_when(purchase, lambda job: job.state in ("delivered", "failed", "canceled", "expired"), soon)
+            if job.state == "delivered":
+                await self._receive(purchase, job)
+                return
+            if job.state in ("failed", "canceled", "expired"):
+                error = job.error
+                code, message = (error.code, error.message) if error else (job.state, f"the market shows the job as {job.state}")
+                await self._move(purchase, "fail", error_code=code, error_message=message)
+                return
+            if job.state in ("quoted", "accepted") and job.payment_id is None:
+                await self._resubmit(purchase, job)
+            if self._world.monotonic() >= deadline:
+                message = f"nothing delivered within {self._settings.deliver_timeout:g} s of the payment; quote and payment are kept as evidence"
+                await self._finish(purchase, "dispute", error_code="not_delivered", error_message=message)
+                return
+
+    async def _resubmit(self, purchase: Purchase, job: Job) -> None:
+        """The market forgot (it was rolled back): push acceptance and payment again."""
+        try:
+            if job.state == "quoted":
+                await self._market.accept(job.job_id)
+            await self._market.submit_payment(job.job_id, purchase.rail or "", purchase.payment_id or "", purchase.token or "")
+        except StateError as error:
+            log.warning("job %s: not submitted again: %s", job.job_id, error)
+
+    async def _receive(self, purchase: Purchase, job: Job) -> None:
+        assert purchase.quote is not None
+        request = read_request(read_document(purchase.request), self._identity.key)
+        try:
+            if job.result is None:
+                raise UntrustedError(f"job {job.job_id} is delivered without a result")
+            receipt = verify_receipt(
+                job.receipt,
+                request,
+                read_document(purchase.quote),
+                job_id=job.job_id,
+                payment_id=purchase.payment_id or "",
+                amount=Amount(int(purchase.amount or ""), purchase.unit or ""),
+                result=job.result,
+            )
+        except UntrustedError as error:
+            await self._finish(
+                purchase,
+                "dispute",
+                error_code=error.code,
+                error_message=f"{error}; the payment is made, quote and payment are kept as evidence",
+                receipt=None if job.receipt is None else document_text(job.receipt),
+            )
+            return
+        result = job.result
+        with self._world.step("buyer.result-verified"):
+            sha256 = await self._world.offload(lambda: self._blobs.put(result.data))
+        countersign = self._identity.sign("countersign", {"receipt_hash": document_hash(receipt.document), "result_sha256": sha256})
+        with self._world.step("buyer.ack"):
+            await self._finish(
+                purchase,
+                "receive",
+                result_sha256=sha256,
+                result_type=result.media_type,
+                receipt=document_text(receipt.document),
+                countersign=document_text(countersign),
+            )
+
+    async def _await_refund(self, purchase: Purchase) -> Purchase:
+        """Look for the refund on the fresh address signed into the request; give back the reservation when it is there."""
+        deadline = self._world.monotonic() + self._settings.refund_wait
+        invoices = {rail: read_invoice(text) for rail, text in json.loads(purchase.refund_invoices).items()}
+        invoice = invoices.get(purchase.rail or "")
+        while invoice is not None:
+            try:
+                status = await self._wallets[invoice.rail].settle(invoice, None)
+                if sum(payment.amount.value for payment in status.payments) >= int(purchase.amount or "0"):
+                    return await self._move_with(purchase, "refund", policy.release)
+            except UnavailableError as error:
+                log.warning("purchase %s: refund not checked: %s", purchase.purchase_id, error)
+            if self._world.monotonic() >= deadline:
+                break
+            await self._world.sleep(min(1.0, self._settings.poll_seconds))
+        return purchase
+
+    # moving
+
+    async def _move(self, purchase: Purchase, event: str, **changes: object) -> Purchase:
+        now = self._world.now_ms()
+        moved = await self._journal.write(lambda tx: buying.move_purchase(tx, purchase.purchase_id, purchase.state, event, now, **changes))
+        self._progress(moved)
+        return moved
+
+    async def _move_with(
+        self, purchase: Purchase, event: str, also: Callable[[Transaction, str, int], None], **changes: object
+    ) -> Purchase:
+        now = self._world.now_ms()
+
+        def move(tx: Transaction) -> Purchase:
+            also(tx, purchase.purchase_id, now)
+            return buying.move_purchase(tx, purchase.purchase_id, purchase.state, event, now, **changes)
+
+        moved = await self._journal.write(move)
+        self._progress(moved)
+        return moved
+
+    async def _finish(self, purchase: Purchase, event: str, **changes: object) -> Purchase:
+        return await self._move_with(purchase, event, policy.commit, **changes)
+
+    async def _give_up(self, purchase: Purchase, event: str, code: str, message: str) -> Purchase:
+        """Before money moved: free the reservation, tell the market."""
+        moved = await self._move_with(purchase, event, policy.release, error_code=code, error_message=message[:500])
+        if purchase.job_id is not None:
+            try:
+                await self._market.cancel(purchase.job_id, code)
+            except (StateError, NotFoundError, UnavailableError) as error:
+                log.info("job %s: not canceled at the market: %s", purchase.job_id, error)
+        return moved
+
+    async def _ended(self, purchase: Purchase, job: Job) -> None:
+        error = job.error
+        code, message = (error.code, error.message) if error else (job.state, f"the market shows the job as {job.state}")
+        await self._give_up(purchase, "expire" if job.state == "expired" else "cancel", code, message)
+
+    def _tell(self, purchase: Purchase) -> None:
+        self._progress(self._journal.read(lambda c: buying.purchase(c, purchase.purchase_id)))
+
+    # waiting
+
+    async def _job_when(self, purchase: Purchase, ready: Callable[[Job], bool], deadline: float) -> Job:
+        """The job once `ready`, or as it stands at `deadline` (monotonic). Hints wake it, polling reconciles."""
+        job_id = purchase.job_id or ""
+        if self._hints is None or self._hints.done():
+            self._hints = asyncio.create_task(self._follow_hints())
+        event = self._waiting.setdefault(job_id, asyncio.Event())
+        try:
+            while True:
+                event.clear()
+                job = await self._market.get(job_id)
+                left = deadline - self._world.monotonic()
+                if ready(job) or left <= 0:
+                    return job
+                try:
+                    async with asyncio.timeout(min(left, self._settings.poll_seconds)):
+                        await event.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            self._waiting.pop(job_id, None)
+
+    async def _follow_hints(self) -> None:
+        while True:
+            try:
+                async for job_id in self._market.events():
+                    if job_id in self._waiting:
+                        self._waiting[job_id].set()
+            except UnavailableError as error:
+                log.info("market hints: %s", error)
+            await self._world.sleep(1.0)
