@@ -14,6 +14,7 @@ from tradeskill.world import World
 
 __all__ = ["FakeBackend", "FakeMachine", "Plan"]
 
+
 @dataclass(frozen=True)
 class Plan:
     """What one execution will do, and how its `start` answers.
