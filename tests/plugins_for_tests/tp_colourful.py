@@ -1,0 +1,3 @@
+"""Fails with a message that would clear the terminal and forge a second line."""
+
+raise ValueError("\x1b[2Jall is\nwell")

@@ -1,0 +1,3 @@
+"""Raises what Ctrl-C raises, though nobody pressed it."""
+
+raise KeyboardInterrupt
