@@ -132,7 +132,7 @@ class Executions:
                 code = subprocess.run(
                     command,
                     stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,  # its end says that the launching half is done: waiting with a timeout would poll instead
                     stderr=log,
                     cwd="/",
                     env={"LANG": "C.UTF-8"},

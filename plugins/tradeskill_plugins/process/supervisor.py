@@ -48,6 +48,9 @@ def main(path: str) -> int:
         os.close(tell)
         return LAUNCHED if os.read(told, 1) else NOT_LAUNCHED
     os.close(told)
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 1)  # whoever launched us reads that pipe to its end
+    os.close(null)
     wake = _wake_up()
     _save(folder, "supervisor.json", _who_am_i())
     os.write(tell, b"+")
