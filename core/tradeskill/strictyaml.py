@@ -124,6 +124,10 @@ def dump_yaml(value: Mapping[str, Any]) -> str:
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
+        def represent_str(self, data: str) -> Any:
+            # only between double quotes does the writer escape the characters that the reader would take for line ends
+            return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"')
+
         def represent_float(self, data: float) -> Any:
             text = repr(data)
             if _FLOAT.fullmatch(text) is None:
@@ -131,6 +135,7 @@ def dump_yaml(value: Mapping[str, Any]) -> str:
             return self.represent_scalar("tag:yaml.org,2002:float", text)
 
     Dumper.add_representer(float, Dumper.represent_float)
+    Dumper.add_representer(str, Dumper.represent_str)
     try:
         return yaml.dump(_plain_copy(value), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
     except (yaml.YAMLError, RecursionError) as error:
@@ -138,10 +143,14 @@ def dump_yaml(value: Mapping[str, Any]) -> str:
 
 
 def _plain_copy(value: Any) -> Any:
-    """Read-only mappings and tuples as the dicts and lists that the dumper knows."""
+    """Read-only mappings and tuples as the dicts and lists that the dumper knows; nothing that YAML would need a tag for."""
     if isinstance(value, Mapping):
-        return {key: _plain_copy(item) for key, item in value.items()}
-    return [_plain_copy(item) for item in value] if isinstance(value, list | tuple) else value
+        return {str(key): _plain_copy(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_copy(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ConfigError(f"a {type(value).__name__} has no place in a configuration; write text, numbers, true, false, lists and mappings")
 
 
 def write_private(path: Path, data: bytes) -> None:
