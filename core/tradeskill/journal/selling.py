@@ -117,26 +117,30 @@ def add_fulfilment(tx: Transaction, *, job_id: str, offer_id: str, offer_name: s
     return cursor.rowcount == 1
 
 
-def move_fulfilment(tx: Transaction, job_id: str, event: str, now: int, *, fence: int | None = None, **changes: object) -> Fulfilment:
+def move_fulfilment(tx: Transaction, job_id: str, event: str, now: int, *, fence: int | None = None, new_fence: int | None = None, **changes: object) -> Fulfilment:
     """One step of the fulfilment table with its column changes and effects, or an error and nothing changed.
 
     `fence`: who reports on execution must show the fence it took; StaleFenceError when somebody newer holds the job.
     """
     row = fulfilment(tx, job_id)
     step = advance(FULFILMENT, row.state, event)
+    if new_fence is not None:
+        changes["fence"] = new_fence
     _update(tx, "fulfilments", {"job_id": job_id}, row.state, step.to, now, fence, changes)
     for name in step.effects:
         _add_effect(tx, "fulfilment", job_id, name, now)
     return fulfilment(tx, job_id)
 
 
-def take(tx: Transaction, job_id: str, owner: str, until: int, now: int, *, dead_owners: Iterable[str] = (), market_fence: int | None = None) -> Fulfilment | None:
+def take(
+    tx: Transaction, job_id: str, owner: str, until: int, now: int, *, dead_owners: Iterable[str] = (), market_fence: int | None = None
+) -> Fulfilment | None:
     """Take the lease on a paid or interrupted job under a new fence; None while somebody alive holds it."""
     row = fulfilment(tx, job_id)
     if row.state in ("leased", "started") and row.lease_owner != owner and row.lease_until > now and row.lease_owner not in dead_owners:
         return None
     fence = next_fence(tx)
-    changes: dict[str, Any] = {"fence": fence, "lease_owner": owner, "lease_until": until, "market_fence": market_fence}
+    changes: dict[str, Any] = {"new_fence": fence, "lease_owner": owner, "lease_until": until, "market_fence": market_fence}
     if row.state == "leased":
         row = move_fulfilment(tx, job_id, "lapse", now)
     if row.state == "paid":

@@ -1,0 +1,151 @@
+"""A whole trade on virtual time: seller and buyer flows, the embedded market in memory, a fake rail and a fake machine."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from tradeskill.agreement import read_offer, sign_offer
+from tradeskill.buyer import Buyer, BuyerSettings
+from tradeskill.contracts import Backend, Market, Task, Wallet
+from tradeskill.journal import Database, Fulfilment, MemoryBlobs, PaymentRow, Purchase, buying, selling
+from tradeskill.model import Json, Offer
+from tradeskill.money import Amount
+from tradeskill.seller import Listing, Seller, SellerSettings, Shop
+from tradeskill.signing import Identity
+from tradeskill.testing.fake_backend import FakeBackend, FakeMachine, Plan
+from tradeskill.testing.fakes import FakeLedger, FakeWallet
+from tradeskill.testing.virtual_time import VirtualWorld
+from tradeskill_plugins.market.embedded import EmbeddedMarket
+from tradeskill_plugins.market.store import open_memory
+
+PRICE = Amount(1000, "raw")
+SCHEMA: dict[str, Json] = {"type": "object", "required": ["url"], "properties": {"url": {"type": "string"}}, "additionalProperties": False}
+
+
+@dataclass
+class Disk:
+    """What survives a crash of one profile."""
+
+    connection: sqlite3.Connection = field(default_factory=lambda: sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+    blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
+
+
+class Rig:
+    """Build inside the virtual loop. Parts can be replaced before `seller()` or `buyer()` is called."""
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        confirm_after: float | None = 0.15,
+        plan: Callable[[str, Task], Plan] | None = None,
+        pure: bool = True,
+        settings: SellerSettings | None = None,
+        buyer_settings: BuyerSettings | None = None,
+        capacity: tuple[int, int] = (100, 100),
+        at_label: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self.world = VirtualWorld(seed, at_label)
+        self.store = open_memory(self.world, "dev")
+        self.ledger = FakeLedger(self.world.now_ms, "dev", confirm_after)
+        self.machine = FakeMachine(plan) if plan is not None else FakeMachine()
+        self.seller_identity, self.buyer_identity = Identity(b"s" * 32), Identity(b"b" * 32)
+        self.seller_disk, self.buyer_disk = Disk(), Disk()
+        self.settings = settings or SellerSettings(poll_seconds=1.0)
+        self.buyer_settings = buyer_settings or BuyerSettings()
+        self.pure, self.capacity = pure, capacity
+        self.journals: dict[str, Database] = {}
+        self.incarnation = 0
+
+    def offer(self, name: str = "extract") -> Offer:
+        return read_offer(
+            sign_offer(
+                self.seller_identity,
+                offer_id="5f0c7f1e-3d0a-4b53-9a54-0c7a6a2b9a11",
+                network="dev",
+                title="Web page to Markdown",
+                description="test",
+                tags=["web"],
+                price=PRICE,
+                input_schema=SCHEMA,
+                pure=self.pure,
+                trusted=True,
+                created_at=1,
+            )
+        )
+
+    def journal(self, side: str) -> Database:
+        disk = self.seller_disk if side == "seller" else self.buyer_disk
+        return Database(lambda: disk.connection, self.world, "dev")
+
+    async def open_wallet(self, side: str, **options: object) -> FakeWallet:
+        wallet = FakeWallet(self.ledger, self.world, side, **options)  # type: ignore[arg-type]  # passes the fake's own options through
+        await wallet.open()
+        return wallet
+
+    async def market(self, side: str) -> EmbeddedMarket:
+        market = EmbeddedMarket(self.store, self.seller_identity if side == "seller" else self.buyer_identity, self.world)
+        await market.open()
+        return market
+
+    async def shop(self, *, wallet: Wallet | None = None, market: Market | None = None, backend: Backend | None = None, owner: str = "") -> Shop:
+        self.incarnation += 1
+        name = owner or f"worker-{self.incarnation}"
+        wallet = wallet or await self.open_wallet("seller")
+        listing = Listing("extract", self.offer(), run=("x",), backend="fake", pure=self.pure, trusted=True, jobs=self.capacity[0], per_buyer=self.capacity[1])
+        return Shop(
+            identity=self.seller_identity,
+            journal=self.journal("seller"),
+            blobs=self.seller_disk.blobs,
+            market=market or await self.market("seller"),
+            wallets={wallet.rail: wallet},
+            backends={"fake": backend or FakeBackend(self.machine, self.world, self.seller_identity.key)},
+            listings={"extract": listing},
+            settings=self.settings,
+            world=self.world,
+            owner=name,
+            is_dead=lambda other: other != name,
+        )
+
+    async def seller(self, **parts: object) -> Seller:
+        return Seller(await self.shop(**parts))  # type: ignore[arg-type]  # passes parts through
+
+    async def buyer(self, *, wallet: Wallet | None = None, market: Market | None = None, fund: int = 1_000_000) -> Buyer:
+        if wallet is None:
+            wallet = await self.open_wallet("buyer")
+        if fund:
+            self.ledger.fund(await wallet.address(), fund)
+            await wallet.collect()
+        return Buyer(
+            identity=self.buyer_identity,
+            journal=self.journal("buyer"),
+            blobs=self.buyer_disk.blobs,
+            market=market or await self.market("buyer"),
+            wallets={wallet.rail: wallet},
+            settings=self.buyer_settings,
+            world=self.world,
+        )
+
+    async def hire(self, buyer: Buyer, url: str = "http://a/", label: str = "", until: Iterable[str] = ()) -> Purchase:
+        purchase = await buyer.intend(self.offer(), {"url": url}, label=label)
+        return await buyer.drive(purchase.purchase_id, tuple(until))
+
+    def fulfilments(self) -> list[Fulfilment]:
+        return self.journal("seller").read(lambda c: selling.fulfilments(c))
+
+    def payments(self, job_id: str) -> list[PaymentRow]:
+        return self.journal("seller").read(lambda c: selling.payments_of(c, job_id))
+
+    def purchases(self) -> list[Purchase]:
+        return self.journal("buyer").read(lambda c: buying.purchases(c))
+
+
+async def running(seller: Seller) -> asyncio.Task[None]:
+    """The seller at work, with its offers up."""
+    await seller.publish()
+    return asyncio.create_task(seller.run())
+
+

@@ -1,0 +1,37 @@
+"""Seller and buyer flows together, unpatched, on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from tests.rig import PRICE, Rig, running
+from tradeskill.signing import digest
+from tradeskill.testing.virtual_time import run_virtual
+
+
+async def _stop(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def test_a_job_goes_the_whole_way_and_money_moves_exactly() -> None:
+    async def main() -> None:
+        rig = Rig()
+        work = await running(await rig.seller())
+        buyer = await rig.buyer()
+        purchase = await rig.hire(buyer)
+        assert purchase.state == "received", purchase
+        assert digest(buyer.result(purchase)) == purchase.result_sha256
+        (row,) = rig.fulfilments()
+        assert row.job_id == purchase.job_id
+        payments = rig.payments(row.job_id)
+        assert [(p.state, p.value) for p in payments] == [("allocated", PRICE.value)]
+        assert payments[0].payment_id == purchase.payment_id
+        assert row.fence == 1
+        await buyer.close()
+        await _stop(work)
+
+    run_virtual(main())
