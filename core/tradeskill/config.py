@@ -215,7 +215,7 @@ _PLUGIN: Final = Shape("a mapping: `plugin` and that plugin's settings", _plugin
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileConfig:
-    """A whole profile. `source` is the file that was read last."""
+    """One identity's market, wallets, backends and ways to buy and sell."""
 
     network: Network = _key(v.choice(*NETWORKS), "Which money is meant. Fixed by `tradeskill init`; dev, test and live never mix.")
     market: PluginChoice = _key(_PLUGIN, "Where offers and jobs are exchanged.")
@@ -228,7 +228,7 @@ class ProfileConfig:
     )
     seller: SellerConfig = _key(Shape("a mapping, see `seller`", _seller), "How it sells.", SellerConfig())
     buyer: BuyerConfig = _key(Shape("a mapping, see `buyer`", _buyer), "How it buys.", BuyerConfig())
-    source: Path | None = None
+    source: Path | None = None  # not a key: the file that was read last
 
 
 def load_config(path: Path, base: ProfileConfig | None = None) -> ProfileConfig:

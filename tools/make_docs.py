@@ -1,0 +1,153 @@
+"""Writes the pages under docs/ that are generated from the code: `make_docs.py` writes, `make_docs.py --check` only says which are out of date."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tradeskill import config, errors, hookspecs
+from tradeskill.configvalues import Shape
+from tradeskill.lifecycle import FULFILMENT, JOB, LIFECYCLES, PAYMENT, PURCHASE, diagram
+from tradeskill.money import Amount
+
+DOCS = Path(__file__).parent.parent / "docs"
+NOTE = "<!-- Written by tools/make_docs.py from the code; change it there. -->\n"
+
+
+def configuration() -> str:
+    sections = [
+        ("The file", config.ProfileConfig),
+        ("`offers[]`", config.OfferConfig),
+        ("`offers[].limits`", config.LimitsConfig),
+        ("`offers[].capacity`", config.Capacity),
+        ("`seller`", config.SellerConfig),
+        ("`buyer`", config.BuyerConfig),
+    ]
+    parts = [
+        "# Configuration\n",
+        NOTE,
+        f"A profile has one file, `{config.CONFIG_FILE}` in its folder, written by `tradeskill init` with mode 0600. `tradeskill sell FILE` reads\n"
+        "a second one of the same form, which may hold any part of it: `seller` is merged key by key, `backends` by name, everything else replaces what the\n"
+        "profile says. The network cannot be changed that way.\n",
+        "The file is YAML in a strict reading: `true` and `false` are the only flags (`yes` is a word), `1e3`, `1:30` and `0755` are words, a key may\n"
+        "stand once, and anchors, aliases and tags are refused. Amounts are text with their unit (`\"0.001 XNO\"`), sizes are `64K`, `256M`, `1G` in\n"
+        "powers of 1024. A wrong or unknown key stops with exit code 2 and one line that names file, key and value.\n",
+        "Secrets are refused, wherever they stand: keys named seed, password, private or token, and passwords inside URLs. The seed lives in an\n"
+        "encrypted file of the profile; its password comes from a prompt, `--password-file` or `TRADESKILL_PASSWORD_FILE`. A key that ends in\n"
+        "`_file` may name a file that holds a secret.\n",
+        "Where a plugin is named, its own settings stand beside the key `plugin`; the plugin checks them. `name@package` picks one of two packages\n"
+        "that claim the same name.\n",
+    ]
+    for title, kind in sections:
+        rows = [_row(f) for f in dataclasses.fields(kind) if "shape" in f.metadata]
+        about = inspect.cleandoc(kind.__doc__ or "")
+        parts.append("\n".join([f"## {title}\n", f"{about}\n", "| Key | Takes | Default | Meaning |", "|---|---|---|---|", *rows, ""]))
+    variables = [f"| `{name}` | {meaning} |" for name, meaning in config.ENVIRONMENT.items()]
+    parts.append("\n".join(["## The environment\n", "| Variable | Meaning |", "|---|---|", *variables, ""]))
+    return "\n".join(parts)
+
+
+def _row(field: dataclasses.Field[Any]) -> str:
+    shape: Shape = field.metadata["shape"]
+    missing = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    default = "required" if missing else _shown(field.default if field.default_factory is dataclasses.MISSING else field.default_factory(), shape)
+    return f"| `{field.name}` | {shape.takes} | {default} | {field.metadata['meaning']} |"
+
+
+def _shown(value: object, shape: Shape) -> str:
+    if value is None and ", see `" in shape.takes:
+        return "as there"
+    if value is None:
+        return "null" if shape.takes.endswith("or null") else "see right"
+    if value == "":
+        return "see right"
+    if isinstance(value, bool):
+        return "`true`" if value else "`false`"
+    if isinstance(value, int) and "a size" in shape.takes:
+        return f"`{value // 2**20}M`"
+    if isinstance(value, float):
+        return f"`{value:g}`"
+    if isinstance(value, Amount | str | int):
+        return f"`{value}`"
+    if isinstance(value, Mapping) and value:
+        return f"`{{{', '.join(f'{name}: {item}' for name, item in value.items())}}}`"
+    return "as there" if dataclasses.is_dataclass(value) else "none"
+
+
+LIFECYCLE_WORDS = {
+    JOB.name: "Shared by buyer and seller; the market keeps it.",
+    FULFILMENT.name: "The seller's journal of one job.",
+    PAYMENT.name: "One row a final payment, in the seller's journal. Jobs stay as they ended; money moves here.",
+    PURCHASE.name: "The buyer's journal of one job. What is reserved stays reserved while the outcome is unknown.",
+}
+
+
+def lifecycles() -> str:
+    parts = [
+        "# Lifecycles\n",
+        NOTE,
+        "Four tables in `tradeskill/lifecycle.py`. A step that is not in its table raises and changes nothing. An effect is stored in the same\n"
+        "transaction as the state that asks for it and runs after the commit; it may run again after a crash.\n",
+    ]
+    for table in LIFECYCLES:
+        effects = [f"| `{s}` | `{e}` | `{step.to}` | {', '.join(f'`{x}`' for x in step.effects)} |" for (s, e), step in table.steps.items() if step.effects]
+        parts += [f"## {table.name.capitalize()}\n", f"{LIFECYCLE_WORDS[table.name]}\n", f"{diagram(table)}\n"]
+        if effects:
+            parts.append("\n".join(["| From | Event | To | Effects |", "|---|---|---|---|", *effects, ""]))
+    return "\n".join(parts)
+
+
+def error_page() -> str:
+    tree = inspect.cleandoc(errors.__doc__ or "").partition("\n\n")[2].partition("\n\n")[0]
+    rows = [f"| `{kind.code}` | {kind.exit_code} | `{name}` |" for name in errors.__all__ if (kind := getattr(errors, name)) is not None]
+    return "\n".join(
+        [
+            "# Errors and exit codes\n",
+            NOTE,
+            "Every command ends with 0 when it did what it was asked, else with the exit code of the error that it prints as one line on stderr.\n"
+            "A class means that the caller should do something else; 6 is the one to try again.\n",
+            "```",
+            inspect.cleandoc(tree),
+            "```\n",
+            "| Code | Exit code | Class |",
+            "|---|---|---|",
+            *sorted(rows),
+            "",
+        ]
+    )
+
+
+def hooks() -> str:
+    parts = [
+        "# Hooks\n",
+        NOTE,
+        "A plugin is a module named by an entry point of the group `tradeskill`; it defines any of these functions, each marked with\n"
+        "`@tradeskill.hookspecs.hookimpl`. A function that takes fewer of the parameters is fine; one that is misspelled, unmarked or takes other\n"
+        "parameters keeps the plugin from loading, and `tradeskill plugins` says why.\n",
+    ]
+    for name, item in vars(hookspecs).items():
+        if hasattr(item, "tradeskill_spec"):
+            annotations = inspect.get_annotations(item)
+            arguments = ", ".join(f"{part}: {annotations[part]}" for part in inspect.signature(item).parameters)
+            parts += ["```python", f"def {name}({arguments}) -> {annotations['return']}", "```\n", f"{item.__doc__}\n"]
+    return "\n".join(parts)
+
+
+PAGES = {"configuration.md": configuration, "lifecycles.md": lifecycles, "errors.md": error_page, "hooks.md": hooks}
+
+
+def main(arguments: list[str]) -> int:
+    stale = [name for name, make in PAGES.items() if not (DOCS / name).exists() or (DOCS / name).read_text("utf-8") != make()]
+    for name in stale:
+        if arguments != ["--check"]:
+            (DOCS / name).write_text(PAGES[name](), "utf-8")
+        print(f"docs/{name} {'is out of date: run tools/make_docs.py' if arguments == ['--check'] else 'written'}")
+    return 1 if stale and arguments == ["--check"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
