@@ -213,7 +213,8 @@ def delivery_entry(delivery: Delivery, caller: str, job_id: str, receipt_text: s
 def check_text(name: str, value: object, low: int, high: int) -> str:
     """Text of `low` to `high` characters, without NUL and lone surrogates (no database keeps those)."""
     if not isinstance(value, str) or not low <= len(value) <= high:
-        raise UsageError(f"{name} must be text of {low} to {high} characters, not {_shown(value)}")
+        found = f"{len(value)}" if isinstance(value, str) else _shown(value)
+        raise UsageError(f"{name} must be text of {low} to {high} characters, not {found}")
     if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
         raise UsageError(f"{name} holds a NUL or a lone surrogate: {_shown(value)}")
     return value
