@@ -112,10 +112,10 @@ def verify_document(document: SignedDocument, kind: str, key: str | None = None)
     """The body, once its signature, its kind and (when given) its signer are right; UntrustedError otherwise."""
     if document.kind != kind or kind not in KINDS:
         raise UntrustedError(f"a signed {kind} was expected, this is a {document.kind!r}")
-    if key is not None and document.key != key:
-        raise UntrustedError(f"{kind} is signed by {document.key}, not by {key}")
     if _KEY.fullmatch(document.key) is None or _SIGNATURE.fullmatch(document.signature) is None:
         raise UntrustedError(f"{kind} has a malformed key or signature")
+    if key is not None and document.key != key:
+        raise UntrustedError(f"{kind} is signed by {document.key}, not by {key}")
     try:
         VerifyKey(bytes.fromhex(document.key)).verify(_message(kind, document.body), bytes.fromhex(document.signature))
     except (CryptoError, ValueError, InputError) as error:
