@@ -135,6 +135,15 @@ def test_a_file_over_a_profile_replaces_only_what_it_names(tmp_path: Path) -> No
     assert load(tmp_path, "", base) == base
 
 
+def test_a_plugin_s_relative_paths_start_where_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    write_config(tmp_path / "home" / "config.yaml", {"network": "dev", "market": {"plugin": "embedded", "path": "market.db"}})
+    base = load_config(tmp_path / "home" / "config.yaml")
+    merged = load(tmp_path, "wallets: [{plugin: nano}]\n", base)
+    assert merged.market.folder == tmp_path / "home"
+    assert merged.wallets[0].folder == tmp_path
+
+
 def test_a_file_for_another_network_does_not_mix_in(tmp_path: Path) -> None:
     base = load(tmp_path, HEAD)
     assert load(tmp_path, "network: dev\n", base) == base

@@ -69,10 +69,11 @@ def _section(kind: type[S], value: Any, place: Place, base: S | None = None) -> 
 
 @dataclass(frozen=True)
 class PluginChoice:
-    """A plugin and what is written for it; the plugin checks `settings` itself when it is opened."""
+    """A plugin and what is written for it; the plugin checks `settings` itself when it is opened. Relative paths in them start at `folder`."""
 
     plugin: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = field(default=None, compare=False)  # of the file it is written in, which `source` is not once files are merged
 
 
 def _plugin(value: Any, place: Place) -> PluginChoice:
@@ -81,7 +82,7 @@ def _plugin(value: Any, place: Place) -> PluginChoice:
     if "plugin" not in value:
         raise place.error("plugin is missing; it takes the name of a plugin, see `tradeskill plugins`")
     settings = {name: item for name, item in value.items() if name != "plugin"}
-    return PluginChoice(v.plugin_name().read(value["plugin"], place.key("plugin")), settings)
+    return PluginChoice(v.plugin_name().read(value["plugin"], place.key("plugin")), settings, place.file.absolute().parent)
 
 
 def _settings(value: Any, place: Place) -> Mapping[str, Any]:
