@@ -1,0 +1,73 @@
+"""Commands that show what is installed: `plugins`, `skills`, and `call` for any skill's tool."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from tradeskill.faces.cli.shell import AsJson, PasswordFile, example, load_profile, read_input, run, show
+
+__all__ = ["call", "plugins", "skills"]
+
+
+@example("tradeskill plugins", "tradeskill plugins --json")
+def plugins(as_json: AsJson = False) -> None:
+    """List every installed plugin: kinds, package, capabilities, and why one did not load."""
+    from tradeskill.plugins import Plugins
+
+    reports = Plugins().report()
+    if as_json:
+        show(
+            [
+                {
+                    "name": report.name,
+                    "kinds": list(report.kinds),
+                    "package": report.package,
+                    "version": report.version,
+                    "origin": report.origin,
+                    "capabilities": {c.name: {"value": c.value, "reason": c.reason} for c in report.capabilities},
+                    "error": report.error or None,
+                }
+                for report in reports
+            ]
+        )
+        return
+    for report in reports:
+        typer.echo(f"{report.name:12} {'/'.join(report.kinds) or '-':10} {report.package} {report.version}  {report.origin}")
+        if report.error:
+            typer.echo(f"             did not load: {report.error}")
+        for capability in report.capabilities:
+            typer.echo(f"             {capability.name} = {capability.value}: {capability.reason}")
+
+
+@example("tradeskill skills", "tradeskill skills --json")
+def skills(as_json: AsJson = False) -> None:
+    """List the skills agents can use, with their tools."""
+    from tradeskill.skills import find_skills
+
+    found = find_skills()
+    if as_json:
+        show([skill.described() for skill in found])
+        return
+    for skill in found:
+        typer.echo(f"{skill.name}: {skill.description}" if not skill.reason else f"{skill.name}: cannot run: {skill.reason}")
+        for tool in skill.tools:
+            typer.echo(f"    {skill.name}.{tool.name}({', '.join(tool.parameters)}): {tool.summary}")
+
+
+@example("""tradeskill call buyer.search --json '{"query": "markdown"}'""")
+def call(
+    tool: Annotated[str, typer.Argument(help="SKILL.TOOL, see `tradeskill skills`.")],
+    arguments: Annotated[str, typer.Option("--json", help="The tool's arguments: a JSON object, @FILE or @-.")] = "{}",
+    password_file: PasswordFile = None,
+) -> None:
+    """Call one tool of a skill and print its JSON answer, as an agent would."""
+    from tradeskill.skills import call_tool
+
+    async def main() -> Any:
+        value = read_input(arguments)
+        async with load_profile(password_file) as profile:
+            return await call_tool(profile, tool, value)
+
+    show(run(main, as_json=True))

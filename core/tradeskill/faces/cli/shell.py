@@ -1,0 +1,138 @@
+"""What all commands share: the options every one has, opening the profile, JSON on stdout, errors as one line with an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import stat
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from tradeskill.errors import InputError, SecretError, TradeskillError
+
+if TYPE_CHECKING:
+    from tradeskill.model import Json
+    from tradeskill.profile import Profile
+
+__all__ = ["AsJson", "Format", "PasswordFile", "Verbose", "example", "load_profile", "logs", "password_from", "printable", "read_input", "report", "run", "say", "show"]
+
+T = TypeVar("T")
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on stdout; logs go to stderr.")]
+PasswordFile = Annotated[
+    Path | None, typer.Option("--password-file", help="File with the profile's password in its first line (or TRADESKILL_PASSWORD_FILE).", show_default=False)
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every step to stderr.")]
+Format = Annotated[str, typer.Option("--format", help="table, json or csv.")]
+
+
+def example(*lines: str) -> Callable[[T], T]:
+    """Add examples to a command's help."""
+
+    def add(function: T) -> T:
+        function.__doc__ = (function.__doc__ or "").rstrip() + "\n\n\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+        return function
+
+    return add
+
+
+def logs(verbose: bool) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("websockets").setLevel(logging.WARNING)
+
+
+def password_from(file: Path | None, *, confirm: bool = False) -> Callable[[], str]:
+    """From `--password-file`, TRADESKILL_PASSWORD_FILE or the terminal; SecretError when there is none of them."""
+
+    def ask() -> str:
+        from tradeskill.config import read_environment
+
+        path = file or read_environment(os.environ).password_file
+        if path is not None:
+            return _first_line(path)
+        if not sys.stdin.isatty():
+            raise SecretError("a password is needed and there is no terminal to ask at: give --password-file FILE or set TRADESKILL_PASSWORD_FILE")
+        return str(typer.prompt("Password", hide_input=True, confirmation_prompt=confirm, err=True))
+
+    return ask
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            line = stream.readline(4096)
+    except OSError as error:
+        raise SecretError(f"password file {path} cannot be read: {error.strerror}") from error
+    if stat.S_ISREG(mode) and mode & 0o077:
+        say(f"warning: password file {path} can be read by others: chmod 600 {path}")
+    text = line.decode("utf-8", "replace").rstrip("\r\n")
+    if not text:
+        raise SecretError(f"password file {path} is empty: write the password in its first line")
+    return text
+
+
+def load_profile(password_file: Path | None = None, overlay: Path | None = None) -> Profile:
+    from tradeskill.config import read_environment
+    from tradeskill.profile import Profile
+
+    environment = read_environment(os.environ)
+    return Profile.load(environment.home, password_from(password_file), network=environment.network, overlay=overlay)
+
+
+def run(main: Callable[[], Coroutine[Any, Any, T]], *, as_json: bool = False) -> T:
+    """Run a command's body; errors of ours end the program with their exit code, Ctrl-C with 130."""
+    try:
+        return asyncio.run(main())
+    except TradeskillError as error:
+        raise typer.Exit(report(error, as_json)) from error
+    except KeyboardInterrupt as error:
+        say("interrupted; nothing is lost: the same command goes on where this one stopped")
+        raise typer.Exit(130) from error
+
+
+def report(error: TradeskillError, as_json: bool) -> int:
+    """One line on stderr (and with --json an object on stdout); returns the exit code."""
+    say(f"error: {printable(str(error))}")
+    if as_json:
+        show({"error": {"code": error.code, "message": str(error), "exit_code": error.exit_code}})
+    return error.exit_code
+
+
+def say(text: str) -> None:
+    """For people: stderr, so that stdout stays data."""
+    typer.echo(text, err=True)
+
+
+def show(value: Any) -> None:
+    """One JSON value on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None) + "\n")
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+
+
+def printable(text: str) -> str:
+    """Text from strangers without terminal escapes, line breaks or look-alike control characters."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def read_input(text: str) -> Json:
+    """`JSON`, `@FILE` or `@-` (stdin) as a value; InputError naming what is wrong."""
+    from tradeskill.signing import parse_json
+
+    if text == "@-":
+        return parse_json(sys.stdin.buffer.read(1 << 20), "input from stdin")
+    if text.startswith("@"):
+        try:
+            return parse_json(Path(text[1:]).read_bytes(), f"input file {text[1:]}")
+        except OSError as error:
+            raise InputError(f"input file {text[1:]} cannot be read: {error.strerror}") from error
+    return parse_json(text, "--input")

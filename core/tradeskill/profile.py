@@ -1,0 +1,313 @@
+"""One identity's home: opens configuration, journal, plugins and keys, and hands them out. The only composer."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from tradeskill.config import CONFIG_FILE, PluginChoice, ProfileConfig, load_config
+from tradeskill.errors import ConfigError, NetworkMismatchError, NotFoundError, SecretError, StorageError
+from tradeskill.model import Network
+from tradeskill.money import Amount
+from tradeskill.plugins import Plugins
+from tradeskill.signing import Identity, canonical, digest
+from tradeskill.world import World
+
+if TYPE_CHECKING:
+    from tradeskill.buyer import Buyer
+    from tradeskill.contracts import Backend, Market, PluginContext, Wallet
+    from tradeskill.journal import Blobs, Database, Purchase
+    from tradeskill.model import Json, SignedDocument
+    from tradeskill.policy import Caps
+    from tradeskill.seller import Listing, Seller, SellerSettings, Shop
+
+__all__ = ["IDENTITY_FILE", "JOURNAL_FILE", "PUBLIC_FILE", "Profile", "create_profile"]
+
+IDENTITY_FILE = "identity.json"
+PUBLIC_FILE = "identity.pub"  # the public key in hex, so that reading needs no password
+JOURNAL_FILE = "journal.db"
+RESULTS_FOLDER = "results"
+
+
+class _LockedIdentity(Identity):
+    """The public key at once, the secret one when the first signature is asked for."""
+
+    def __init__(self, key: str, unlock: Callable[[], bytes]) -> None:
+        self.key = key
+        self._unlock = unlock
+        self._identity: Identity | None = None
+
+    def sign(self, kind: str, body: Mapping[str, Json]) -> SignedDocument:
+        return self.unlocked().sign(kind, body)
+
+    def unlocked(self) -> Identity:
+        if self._identity is None:
+            identity = Identity(self._unlock())
+            if identity.key != self.key:
+                raise SecretError(f"{IDENTITY_FILE} holds another key than {PUBLIC_FILE} says: restore both from one backup")
+            self._identity = identity
+        return self._identity
+
+
+class Profile:
+    """A home folder, opened. Parts are opened when first asked for and closed with the profile (`async with`)."""
+
+    def __init__(self, home: Path, config: ProfileConfig, password: Callable[[], str], world: World) -> None:
+        self.home, self.config, self.world = home, config, world
+        self._password = password
+        self.plugins = Plugins()
+        self._stack = AsyncExitStack()
+        self._market: Market | None = None
+        self._wallets: dict[str, Wallet] | None = None
+
+    @classmethod
+    def load(
+        cls, home: Path, password: Callable[[], str], *, world: World | None = None, network: Network | None = None, overlay: Path | None = None
+    ) -> Profile:
+        """NotFoundError without a profile there; NetworkMismatchError when the caller means another `network`. `overlay`: a `sell CONFIG` file."""
+        path = home / CONFIG_FILE
+        if not path.exists():
+            raise NotFoundError(f"no profile in {home}: make one with `tradeskill init` (TRADESKILL_HOME names the folder)")
+        config = load_config(path)
+        if overlay is not None:
+            config = load_config(overlay, config)
+        if network is not None and network != config.network:
+            raise NetworkMismatchError(f"the profile in {home} is for network {config.network!r}, the caller means {network!r}")
+        return cls(home, config, password, world or World(os.environ.get("TRADESKILL_CRASH_AT")))
+
+    async def __aenter__(self) -> Profile:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    # what lies in the home
+
+    @cached_property
+    def identity(self) -> Identity:
+        """The public key needs no password; signing asks for it once."""
+        from tradeskill.secretfile import read_secret
+
+        try:
+            key = (self.home / PUBLIC_FILE).read_text().strip()
+        except OSError as error:
+            raise SecretError(f"{self.home / PUBLIC_FILE} cannot be read: restore the profile from its backup") from error
+        return _LockedIdentity(key, lambda: read_secret(self.home / IDENTITY_FILE, "identity", self.config.network, self.password()))
+
+    @cached_property
+    def password(self) -> Callable[[], str]:
+        """Asked for at most once."""
+        known: list[str] = []
+
+        def once() -> str:
+            if not known:
+                known.append(self._password())
+            return known[0]
+
+        return once
+
+    @cached_property
+    def journal(self) -> Database:
+        from tradeskill.journal import Database
+        from tradeskill.journal.database import connect_file
+
+        journal = Database(partial(connect_file, self.home / JOURNAL_FILE), self.world, self.config.network)
+        self._stack.push_async_callback(journal.close)
+        return journal
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        from tradeskill.journal import FileBlobs
+
+        return FileBlobs(self.home / RESULTS_FOLDER)
+
+    # plugins
+
+    def context(self, kind: str, name: str) -> PluginContext:
+        from tradeskill.contracts import PluginContext
+
+        folder = name.partition("@")[0]
+        return PluginContext(folder, self.config.network, self.home / kind / folder, self.world, self.identity, self.password)
+
+    async def market(self) -> Market:
+        if self._market is None:
+            choice = self.config.market
+            market = self.plugins.require(choice.plugin, "market").open_market(self._settings(choice), self.context("markets", choice.plugin))
+            await market.open()
+            self._stack.push_async_callback(market.close)
+            self._market = market
+        return self._market
+
+    async def wallets(self) -> dict[str, Wallet]:
+        """By rail. ConfigError when two wallets of the configuration serve one rail."""
+        if self._wallets is None:
+            wallets: dict[str, Wallet] = {}
+            for choice in self.config.wallets:
+                wallet = self.plugins.require(choice.plugin, "wallet").open_wallet(self._settings(choice), self.context("wallets", choice.plugin))
+                if wallet.rail in wallets:
+                    raise ConfigError(f"{self.config.source}: two wallets serve the rail {wallet.rail!r}: keep one")
+                await wallet.open()
+                self._stack.push_async_callback(wallet.close)
+                wallets[wallet.rail] = wallet
+            self._wallets = wallets
+        return self._wallets
+
+    async def wallet(self, rail: str = "") -> Wallet:
+        """The wallet of `rail`, or the only one."""
+        wallets = await self.wallets()
+        if rail and rail not in wallets or not rail and len(wallets) != 1:
+            raise NotFoundError(f"wallet {rail or '(unnamed)'}: this profile has {', '.join(wallets) or 'none'}; name one with --rail")
+        return wallets[rail or next(iter(wallets))]
+
+    async def backends(self) -> dict[str, Backend]:
+        """Those that the configured offers name."""
+        backends: dict[str, Backend] = {}
+        for name in {offer.backend for offer in self.config.offers}:
+            settings = self.config.backends.get(name, {})
+            backend = self.plugins.require(name, "backend").open_backend(settings, self.context("backends", name))
+            await backend.open()
+            self._stack.push_async_callback(backend.close)
+            backends[name] = backend
+        return backends
+
+    def _settings(self, choice: PluginChoice) -> Mapping[str, Json]:
+        """A market's relative path starts at the configuration file, wherever the command is typed."""
+        settings = dict(choice.settings)
+        path = settings.get("path")
+        if isinstance(path, str) and self.config.source is not None and not path.startswith(("~", "/")):
+            settings["path"] = str(self.config.source.absolute().parent / path)
+        return cast("Mapping[str, Json]", settings)
+
+    # the two sides
+
+    @property
+    def caps(self) -> Caps:
+        """What the owner allows; on real networks nothing until a cap is written."""
+        from tradeskill.policy import Caps
+
+        buyer = self.config.buyer
+        in_total = buyer.cap_total
+        if in_total is None and self.config.network != "dev":
+            in_total = Amount(0, "raw")
+        return Caps(per_payment=buyer.cap_per_payment, in_total=in_total)
+
+    async def buyer(self, progress: Callable[[Purchase], None] = lambda purchase: None) -> Buyer:
+        from tradeskill.buyer import Buyer, BuyerSettings
+
+        config = self.config.buyer
+        buyer = Buyer(
+            identity=self.identity,
+            journal=self.journal,
+            blobs=self.blobs,
+            market=await self.market(),
+            wallets=await self.wallets(),
+            settings=BuyerSettings(caps=self.caps, first_use_cap=config.first_use_cap, quote_timeout=float(config.quote_timeout_seconds)),
+            world=self.world,
+            progress=progress,
+        )
+        self._stack.push_async_callback(buyer.close)
+        return buyer
+
+    async def shop(self) -> Shop:
+        """Everything a seller worker, or a seller's tool, acts with."""
+        from tradeskill.instance import is_dead, own_name
+        from tradeskill.seller import Shop
+
+        return Shop(
+            identity=self.identity,
+            journal=self.journal,
+            blobs=self.blobs,
+            market=await self.market(),
+            wallets=await self.wallets(),
+            backends=await self.backends(),
+            listings=self.listings(),
+            settings=self.seller_settings(),
+            world=self.world,
+            owner=own_name(self.world.random_bytes(8)),
+            is_dead=is_dead,
+        )
+
+    async def seller(self) -> Seller:
+        from tradeskill.seller import Seller
+
+        return Seller(await self.shop())
+
+    def seller_settings(self) -> SellerSettings:
+        from tradeskill.allocation import Terms
+        from tradeskill.seller import SellerSettings
+
+        config = self.config.seller
+        return SellerSettings(
+            quote_ttl_ms=config.quote_ttl_seconds * 1000,
+            terms=Terms(late=config.late, surplus=config.surplus, refund_minimum=config.refund_minimum.value),
+            uncertain=config.uncertain,
+            poll_seconds=config.poll_seconds,
+            keep_results_ms=config.keep_results_days * 86_400_000,
+        )
+
+    def listings(self) -> dict[str, Listing]:
+        """The configured offers, signed; one that did not change keeps its signed version."""
+        from tradeskill.agreement import read_offer, sign_offer
+        from tradeskill.journal import selling
+        from tradeskill.journal.records import read_document
+        from tradeskill.seller import Listing
+
+        current = self.journal.read(selling.current_offers)
+        listings: dict[str, Listing] = {}
+        for config in self.config.offers:
+            offer_id = str(uuid.UUID(bytes=bytes.fromhex(digest(f"{self.identity.key}\n{config.name}".encode()))[:16], version=4))
+            document = sign_offer(
+                self.identity,
+                offer_id=offer_id,
+                network=self.config.network,
+                title=config.title,
+                description=config.description,
+                tags=config.tags,
+                price=config.price,
+                input_schema=cast(Any, config.input),
+                pure=config.pure,
+                trusted=config.trusted,
+                created_at=self.world.now_ms(),
+            )
+            if config.name in current:
+                old = read_document(current[config.name][2])
+                if canonical({**old.body, "created_at": ""}) == canonical({**document.body, "created_at": ""}):
+                    document = old
+            listings[config.name] = Listing(
+                name=config.name,
+                offer=replace(read_offer(document)),
+                run=config.run,
+                folder=str(config.folder),
+                backend=config.backend,
+                pure=config.pure,
+                trusted=config.trusted,
+                limits=config.limits,
+                jobs=config.capacity.jobs,
+                per_buyer=config.capacity.per_buyer,
+            )
+        return listings
+
+
+def create_profile(home: Path, config: Mapping[str, Any], network: Network, password: str, world: World, seed: bytes | None = None) -> str:
+    """A new profile: identity key, then configuration. Returns the public key. Refuses a folder that holds a profile; never overwrites a secret."""
+    from tradeskill.config import write_config
+    from tradeskill.secretfile import write_secret
+
+    if (home / CONFIG_FILE).exists() or (home / IDENTITY_FILE).exists():
+        raise ConfigError(f"{home} holds a profile already: choose another folder with TRADESKILL_HOME")
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        secret = seed or world.random_bytes(32)
+        write_secret(home / IDENTITY_FILE, "identity", network, secret, password, world.random_bytes)
+        key = Identity(secret).key
+        (home / PUBLIC_FILE).write_text(key + "\n")
+    except OSError as error:
+        raise StorageError(f"{home} cannot be written: {error.strerror}; check the path and its rights") from error
+    write_config(home / CONFIG_FILE, config)
+    return key

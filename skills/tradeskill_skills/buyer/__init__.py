@@ -1,0 +1,10 @@
+"""The skill `buyer`: find an offer, check its quote, pay once, verify what comes back."""
+
+from tradeskill.hookspecs import hookimpl
+
+__all__ = ["tradeskill_skill"]
+
+
+@hookimpl
+def tradeskill_skill() -> str:
+    return "tradeskill_skills.buyer.tools"

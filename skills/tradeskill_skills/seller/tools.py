@@ -1,0 +1,139 @@
+"""The seller's tools: the worker's steps by hand, on the same rows, with the same checks and the same fence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from tradeskill.errors import InputError, NotFoundError, StateError
+from tradeskill.journal import Fulfilment, selling
+from tradeskill.model import Result
+from tradeskill.money import Amount, format_amount
+from tradeskill.skills import tool
+
+if TYPE_CHECKING:
+    from tradeskill.profile import Profile
+
+__all__ = ["FulfilmentView", "deliver", "fulfilment_view", "list_jobs", "lock", "quote", "register_offer", "sell", "verify_payment"]
+
+
+class FulfilmentView(TypedDict):
+    job_id: str
+    state: str
+    offer: str
+    buyer: str
+    invoices: list[dict[str, str]]
+    payments: list[dict[str, str]]
+    fence: int
+    attempt: int
+    result_sha256: str | None
+    error: dict[str, str] | None
+
+
+@tool
+async def register_offer(profile: Profile, name: str = "") -> list[dict[str, Any]]:
+    """Publish the configured offers (or the one called `name`) on the market. Repeatable; an unchanged offer keeps its version."""
+    from tradeskill_skills.buyer.tools import offer_view
+
+    listings = profile.listings()
+    if name and name not in listings:
+        raise NotFoundError(f"offer {name!r} is not configured: {', '.join(listings) or 'there are none'}")
+    await (await profile.seller()).publish()
+    return [dict(offer_view(listing.offer)) for listing in listings.values() if name in ("", listing.name)]
+
+
+@tool
+async def list_jobs(profile: Profile, states: list[str] | None = None, limit: int = 50) -> list[FulfilmentView]:
+    """The jobs of this seller, newest change first, with their payments. Reads only."""
+    rows = profile.journal.read(lambda c: selling.fulfilments(c, tuple(states or ()), limit))
+    return [fulfilment_view(profile, row) for row in rows]
+
+
+@tool
+async def quote(profile: Profile, job_id: str) -> FulfilmentView:
+    """Check a requested job (signature, offer version, input, capacity) and send a signed quote with a fresh invoice, or decline it with the reason."""
+    seller = await profile.seller()
+    await seller.publish()
+    await seller.observe(await (await profile.market()).get(job_id))
+    await seller.run_effects_of(job_id)
+    return fulfilment_view(profile, _row(profile, job_id))
+
+
+@tool
+async def verify_payment(profile: Profile, job_id: str) -> FulfilmentView:
+    """Look for final money on the job's invoices, on this profile's own node. Only this makes a job paid."""
+    seller = await profile.seller()
+    await seller.observe(await (await profile.market()).get(job_id))
+    await seller.settling.settle(job_id)
+    return fulfilment_view(profile, _row(profile, job_id))
+
+
+@tool
+async def lock(profile: Profile, job_id: str) -> FulfilmentView:
+    """Take the lease on a paid job under a new fence, before working on it. Refused while it is unpaid or another worker holds it."""
+    row = _row(profile, job_id)
+    if row.state not in ("paid", "leased", "started"):
+        raise StateError(f"job {job_id} is {row.state}: only a paid job can be locked")
+    leased = await (await profile.seller()).executing.lease(job_id)
+    if not isinstance(leased, Fulfilment):
+        raise StateError(f"job {job_id} cannot be locked now: another worker holds it, or the buyer has not submitted the payment yet")
+    return fulfilment_view(profile, leased)
+
+
+@tool
+async def deliver(profile: Profile, job_id: str, text: str | None = None, file: str | None = None, media_type: str = "") -> FulfilmentView:
+    """Deliver a result made by hand (`text`, or the bytes of `file`) with a signed receipt. Refused unless the job is paid and locked."""
+    from pathlib import Path
+
+    if (text is None) == (file is None):
+        raise InputError("deliver: give either text or file")
+    row = _row(profile, job_id)
+    if row.state == "delivered":
+        return fulfilment_view(profile, row)
+    if row.state not in ("leased", "started", "executed"):
+        raise StateError(f"job {job_id} is {row.state}: only a paid and locked job can be delivered; use verify_payment, then lock")
+    seller = await profile.seller()
+    if row.state != "executed":
+        data = text.encode() if text is not None else Path(file or "").read_bytes()
+        held = await seller.executing.lease(job_id)
+        if not isinstance(held, Fulfilment):
+            raise StateError(f"job {job_id} cannot be locked now: another worker holds it")
+        await seller.executing.finish_by_hand(held, Result(data, media_type or ("text/plain; charset=utf-8" if text is not None else "application/octet-stream")))
+    await seller.run_effects_of(job_id)
+    return fulfilment_view(profile, _row(profile, job_id))
+
+
+@tool
+async def sell(profile: Profile, idle_seconds: float | None = None, drain: bool = False) -> dict[str, int]:
+    """Run the worker: quote, verify, execute and deliver until idle for `idle_seconds` (or, with `drain`, until nothing paid is left)."""
+    if idle_seconds is None and not drain:
+        raise InputError("sell: give idle_seconds or drain: a tool call must end (people use `tradeskill sell`)")
+    seller = await profile.seller()
+    await seller.run(idle_seconds=idle_seconds, drain=drain)
+    counts: dict[str, int] = {}
+    for row in profile.journal.read(lambda c: selling.fulfilments(c, (), 1_000_000)):
+        counts[row.state] = counts.get(row.state, 0) + 1
+    return counts
+
+
+def fulfilment_view(profile: Profile, row: Fulfilment) -> FulfilmentView:
+    invoices = profile.journal.read(lambda c: selling.invoices_of(c, row.job_id))
+    payments = profile.journal.read(lambda c: selling.payments_of(c, row.job_id))
+    return {
+        "job_id": row.job_id,
+        "state": row.state,
+        "offer": row.offer_name,
+        "buyer": row.buyer,
+        "invoices": [{"rail": i.rail, "address": i.address, "amount_raw": i.amount, "unit": i.unit} for i in invoices],
+        "payments": [
+            {"payment_id": p.payment_id, "state": p.state, "amount_raw": p.amount, "unit": p.unit, "amount": format_amount(Amount(p.value, p.unit))}
+            for p in payments
+        ],
+        "fence": row.fence,
+        "attempt": row.attempt,
+        "result_sha256": row.result_sha256,
+        "error": None if row.error_code is None else {"code": row.error_code, "message": row.error_message or ""},
+    }
+
+
+def _row(profile: Profile, job_id: str) -> Fulfilment:
+    return profile.journal.read(lambda c: selling.fulfilment(c, job_id))
