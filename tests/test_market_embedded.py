@@ -329,6 +329,50 @@ def test_a_long_queue_of_expired_quotes_is_swept_in_bounded_commits() -> None:
     store.close()
 
 
+def test_a_time_limit_holds_also_where_nobody_swept() -> None:
+    clock = SteppedClock()
+    store = open_memory(clock)
+    offer = store.write(lambda book: book.publish(offer_entry(offer_document(), SELLER.key), 0), 0)
+    entry = request_entry(sign_request(BUYER, offer, input_value=1, refund_to={}, nonce="n", created_at=0), BUYER.key)
+    store.write(lambda book: book.request(entry, "j", 0), 0)
+    store.write(lambda book: book._db.execute("UPDATE jobs SET state = 'quoted', quote_expires_at = 5, due_at = 5") and None, 0)
+    book = Book(store._writer)
+    with pytest.raises(StateError):
+        book.accept(BUYER.key, "j", 5)
+    assert book.get(BUYER.key, "j").state == "expired"
+    store.close()
+
+
+class BackwardClock(World):
+    """Every look at it is an hour earlier than the last, as when somebody sets it back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hours = 0
+
+    def now_ms(self) -> int:
+        self.hours += 1
+        return NOW - self.hours * 3_600_000
+
+
+def test_a_clock_set_back_does_not_stop_the_sweep() -> None:
+    async def use() -> None:
+        world = BackwardClock()
+        store = open_memory(world)
+        offer = store.write(lambda book: book.publish(offer_entry(offer_document(), SELLER.key), 0), 0)
+        entry = request_entry(sign_request(BUYER, offer, input_value=1, refund_to={}, nonce="n", created_at=0), BUYER.key)
+        store.write(lambda book: book.request(entry, "j", 0), 0)
+        due = NOW - 3_600_000 - 1  # over at the first look, not at the second
+        store.write(lambda book: book._db.execute("UPDATE jobs SET state = 'quoted', due_at = ?", (due,)) and None, 0)
+        market = EmbeddedMarket(store, BUYER, world)
+        await market.open()
+        assert (await asyncio.wait_for(market.get("j"), 10)).state == "expired"
+        await market.close()
+        store.close()
+
+    asyncio.run(use())
+
+
 # hints
 
 

@@ -50,13 +50,13 @@ class SteppedClock(World):
         self._now += milliseconds
 
 
-def amended(document: SignedDocument, signer: Identity, changes: Mapping[str, Json]) -> SignedDocument:
+def _amended(document: SignedDocument, signer: Identity, changes: Mapping[str, Json]) -> SignedDocument:
     """The document with other fields, signed again."""
     return signer.sign(document.kind, {**document.body, **changes}) if changes else document
 
 
 @dataclass
-class Floor:
+class _Floor:
     """A market floor with its three parties, and the shortest way to bring a job into any state."""
 
     buyer: Market
@@ -79,7 +79,7 @@ class Floor:
             trusted=True,
             created_at=self.clock.now_ms(),
         )
-        return amended(made, signer, changes)
+        return _amended(made, signer, changes)
 
     def request_document(self, offer: Offer, nonce: str, input_value: Json = None, signer: Identity = BUYER) -> SignedDocument:
         return sign_request(signer, offer, input_value=input_value, refund_to={"nano": "nano_1"}, nonce=nonce, created_at=self.clock.now_ms())
@@ -89,7 +89,7 @@ class Floor:
         invoice = Invoice("nano", "dev", "i-1", job.job_id, "nano_3", PRICE, 0)
         # dated by the job, so that the same quote can be made again later
         made = sign_quote(signer, request, job_id=job.job_id, invoices=[invoice], expires_at=job.created_at + 10 * MINUTE, nonce=nonce)
-        return amended(made, signer, changes)
+        return _amended(made, signer, changes)
 
     def delivery(self, job: Job, signer: Identity = SELLER, result: Result = GOOD) -> Delivery:
         request = read_request(job.request, job.buyer)
@@ -108,7 +108,7 @@ class Floor:
         return Delivery(result, receipt)
 
     async def put_up(self, offer_id: str = "o-1", **changes: Json) -> Offer:
-        return await self.seller.publish(amended(self.offer_document(offer_id), SELLER, changes))
+        return await self.seller.publish(_amended(self.offer_document(offer_id), SELLER, changes))
 
     async def requested(self) -> Job:
         self.count += 1
@@ -167,7 +167,7 @@ class Floor:
         return await made
 
 
-async def _deliver(market: Market, job: Job, caller: Identity, floor: Floor, result: Result = GOOD) -> Job:
+async def _deliver(market: Market, job: Job, caller: Identity, floor: _Floor, result: Result = GOOD) -> Job:
     return await market.deliver(job.job_id, floor.delivery(job, caller, result), job.market_fence)
 
 
@@ -180,9 +180,9 @@ async def _lock(market: Market, job: Job) -> Job:
     return await market.get(job.job_id)
 
 
-Call = Callable[[Market, Job, Identity, Floor], Coroutine[Any, Any, Job]]
+_Call = Callable[[Market, Job, Identity, _Floor], Coroutine[Any, Any, Job]]
 # "other" says the same call with other arguments than the state's own history
-CALLS: Final[dict[str, Call]] = {
+CALLS: Final[dict[str, _Call]] = {
     "quote": lambda m, j, who, f: m.quote(j.job_id, f.quote_document(j, who)),
     "quote other": lambda m, j, who, f: m.quote(j.job_id, f.quote_document(j, who, nonce="other", expires_at=str(f.clock.now_ms() + MINUTE))),
     "decline": lambda m, j, who, f: m.decline(j.job_id, "busy", "try later"),
@@ -246,7 +246,7 @@ RACES: Final = (
 
 
 @asynccontextmanager
-async def opened(market_for: MarketFor, *identities: Identity) -> AsyncIterator[list[Market]]:
+async def _opened(market_for: MarketFor, *identities: Identity) -> AsyncIterator[list[Market]]:
     markets = [market_for(identity) for identity in identities]
     try:
         for market in markets:
@@ -258,12 +258,12 @@ async def opened(market_for: MarketFor, *identities: Identity) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def floor(market_for: MarketFor, clock: SteppedClock) -> AsyncIterator[Floor]:
-    async with opened(market_for, BUYER, SELLER, STRANGER) as (buyer, seller, stranger):
-        yield Floor(buyer, seller, stranger, clock)
+async def _floor(market_for: MarketFor, clock: SteppedClock) -> AsyncIterator[_Floor]:
+    async with _opened(market_for, BUYER, SELLER, STRANGER) as (buyer, seller, stranger):
+        yield _Floor(buyer, seller, stranger, clock)
 
 
-async def all_changes(market: Market, cursor: str = "", limit: int = 100) -> tuple[list[Job], str]:
+async def _all_changes(market: Market, cursor: str = "", limit: int = 100) -> tuple[list[Job], str]:
     jobs: list[Job] = []
     while True:
         page = await market.changes(cursor, limit)
@@ -273,7 +273,7 @@ async def all_changes(market: Market, cursor: str = "", limit: int = 100) -> tup
             return jobs, cursor
 
 
-Scenario = Callable[[Floor], Coroutine[Any, Any, None]]
+_Scenario = Callable[[_Floor], Coroutine[Any, Any, None]]
 
 
 class MarketContract:
@@ -288,11 +288,11 @@ class MarketContract:
         raise NotImplementedError("give a fixture `market_for`: a function from an identity to an unopened market")
 
     @pytest.fixture
-    def play(self, market_for: MarketFor, clock: SteppedClock) -> Callable[[Scenario], None]:
+    def play(self, market_for: MarketFor, clock: SteppedClock) -> Callable[[_Scenario], None]:
         """Runs a scenario on a fresh floor."""
 
-        async def run(scenario: Scenario) -> None:
-            async with floor(market_for, clock) as made:
+        async def run(scenario: _Scenario) -> None:
+            async with _floor(market_for, clock) as made:
                 await scenario(made)
 
         return lambda scenario: asyncio.run(run(scenario))
@@ -300,8 +300,8 @@ class MarketContract:
     # state x call x party
 
     @pytest.mark.parametrize("state", STATES)
-    def test_in_each_state_each_call_moves_repeats_or_is_refused(self, play: Callable[[Scenario], None], state: str) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_in_each_state_each_call_moves_repeats_or_is_refused(self, play: Callable[[_Scenario], None], state: str) -> None:
+        async def scenario(f: _Floor) -> None:
             job = await f.in_state(state)
             before = await f.buyer.get(job.job_id)
             for name, call in CALLS.items():
@@ -323,8 +323,8 @@ class MarketContract:
         play(scenario)
 
     @pytest.mark.parametrize("state", STATES)
-    def test_nobody_takes_another_partys_step(self, play: Callable[[Scenario], None], state: str) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_nobody_takes_another_partys_step(self, play: Callable[[_Scenario], None], state: str) -> None:
+        async def scenario(f: _Floor) -> None:
             before = await f.in_state(state)
             for name, call in CALLS.items():
                 wrong = (f.buyer, BUYER) if name in SELLER_CALLS else (f.seller, SELLER)
@@ -339,8 +339,8 @@ class MarketContract:
         play(scenario)
 
     @pytest.mark.parametrize(("state", "first", "second"), RACES)
-    def test_of_two_calls_that_exclude_each_other_one_wins(self, play: Callable[[Scenario], None], state: str, first: str, second: str) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_of_two_calls_that_exclude_each_other_one_wins(self, play: Callable[[_Scenario], None], state: str, first: str, second: str) -> None:
+        async def scenario(f: _Floor) -> None:
             for order in ((first, second), (second, first)) * 4:
                 job = await f.in_state(state)
                 sides = [(f.seller, SELLER) if name in SELLER_CALLS else (f.buyer, BUYER) for name in order]
@@ -357,8 +357,8 @@ class MarketContract:
 
     # offers
 
-    def test_an_offer_comes_back_as_it_was_signed(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_an_offer_comes_back_as_it_was_signed(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             schema: Json = {"z": [], "a": {"n": 1.5, "deep": [{}, [None, True, "ü\u2028 \\ \""]]}}
             document = f.offer_document(input=schema)
             published = await f.seller.publish(document)
@@ -369,8 +369,8 @@ class MarketContract:
 
         play(scenario)
 
-    def test_a_second_publication_replaces_the_first_and_keeps_open_jobs(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_a_second_publication_replaces_the_first_and_keeps_open_jobs(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             job = await f.requested()
             changed = f.offer_document(title="Better title", tags=["better"])
             assert (await f.seller.publish(changed)).title == "Better title"
@@ -381,8 +381,8 @@ class MarketContract:
 
         play(scenario)
 
-    def test_a_withdrawn_offer_is_not_found_but_open_jobs_go_on(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_a_withdrawn_offer_is_not_found_but_open_jobs_go_on(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             job = await f.requested()
             await f.seller.withdraw("o-1")
             await f.seller.withdraw("o-1")
@@ -397,8 +397,8 @@ class MarketContract:
 
         play(scenario)
 
-    def test_an_offer_belongs_to_its_first_seller(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_an_offer_belongs_to_its_first_seller(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             await f.put_up()
             with pytest.raises(RefusedError):
                 await f.stranger.publish(f.offer_document(signer=STRANGER))
@@ -412,8 +412,8 @@ class MarketContract:
 
         play(scenario)
 
-    def test_search_is_newest_first_and_pages(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_search_is_newest_first_and_pages(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             for n in range(7):
                 await f.put_up(f"o-{n}")
             assert [offer.offer_id for offer in await f.buyer.search(limit=3)] == ["o-6", "o-5", "o-4"]
@@ -421,8 +421,8 @@ class MarketContract:
 
         play(scenario)
 
-    def test_search_filters_by_all_tags_seller_and_literal_text(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_search_filters_by_all_tags_seller_and_literal_text(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             await f.put_up("plain", title="Plain", description="nothing here", tags=["web", "a"])
             await f.put_up("percent", title="100% WOLLE", description="snake_case", tags=["web", "b"])
             await f.put_up("street", title='Die "STRASSE"', description="Ünïcode grüßt", tags=["a", "b"])
@@ -474,18 +474,18 @@ class MarketContract:
             {"created_at": "soon"},
         ],
     )
-    def test_a_bad_offer_is_refused_naming_the_field(self, play: Callable[[Scenario], None], changes: dict[str, Json]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_a_bad_offer_is_refused_naming_the_field(self, play: Callable[[_Scenario], None], changes: dict[str, Json]) -> None:
+        async def scenario(f: _Floor) -> None:
             with pytest.raises(UsageError, match="offer" if "input" in changes else next(iter(changes))):
-                await f.seller.publish(amended(f.offer_document(), SELLER, changes))
+                await f.seller.publish(_amended(f.offer_document(), SELLER, changes))
             assert await f.buyer.search() == []
 
         play(scenario)
 
     # requests, quotes, signatures
 
-    def test_a_request_opens_one_job_however_often_it_is_sent(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_a_request_opens_one_job_however_often_it_is_sent(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             offer = await f.put_up()
             document = f.request_document(offer, "once", [1, 2])
             jobs = await asyncio.gather(*(f.buyer.request(document) for _ in range(5)))
@@ -497,12 +497,12 @@ class MarketContract:
                 await f.buyer.request(f.request_document(offer, "once", [1, 3]))
             other = await f.stranger.request(f.request_document(offer, "once", [1, 2], STRANGER))
             assert other.job_id != jobs[0].job_id
-            assert len((await all_changes(f.seller))[0]) == 2
+            assert len((await _all_changes(f.seller))[0]) == 2
 
         play(scenario)
 
-    def test_documents_come_back_byte_for_byte_in_meaning_and_order(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_documents_come_back_byte_for_byte_in_meaning_and_order(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             value: Json = {"z": [], "a": {}, "big": "123456789012345678901234567890", "f": 0.1, "u": "ß\u2029\U0001f40c\n\\"}
             document = f.request_document(await f.put_up(), "exact", value)
             job = await f.buyer.request(document)
@@ -513,8 +513,8 @@ class MarketContract:
 
         play(scenario)
 
-    def test_only_documents_signed_by_the_caller_enter(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_only_documents_signed_by_the_caller_enter(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             offer = await f.put_up()
             forged = replace(f.offer_document("o-2"), body={**f.offer_document("o-2").body, "title": "Forged"})
             with pytest.raises(UntrustedError):
@@ -549,37 +549,37 @@ class MarketContract:
             ({"input": "x" * 65_535}, UsageError),
         ],
     )
-    def test_a_bad_request_opens_no_job(self, play: Callable[[Scenario], None], changes: dict[str, Json], error: type[Exception]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_a_bad_request_opens_no_job(self, play: Callable[[_Scenario], None], changes: dict[str, Json], error: type[Exception]) -> None:
+        async def scenario(f: _Floor) -> None:
             document = f.request_document(await f.put_up(), "n")
-            document = amended(document, BUYER, changes)
+            document = _amended(document, BUYER, changes)
             with pytest.raises(error):
                 await f.buyer.request(document)
-            assert (await all_changes(f.seller))[0] == []
+            assert (await _all_changes(f.seller))[0] == []
 
         play(scenario)
 
-    def test_an_input_of_exactly_the_limit_enters(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_an_input_of_exactly_the_limit_enters(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             job = await f.buyer.request(f.request_document(await f.put_up(), "n", "x" * 65_534))
             assert job.request.body["input"] == "x" * 65_534
 
         play(scenario)
 
     @pytest.mark.parametrize("changes", [{"job_id": "another"}, {"buyer": STRANGER.key}, {"expires_at": "1.5"}, {"expires_at": "9" * 16}, {"network": "x"}])
-    def test_a_quote_for_something_else_is_refused(self, play: Callable[[Scenario], None], changes: dict[str, Json]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_a_quote_for_something_else_is_refused(self, play: Callable[[_Scenario], None], changes: dict[str, Json]) -> None:
+        async def scenario(f: _Floor) -> None:
             job = await f.requested()
             with pytest.raises(UsageError, match=next(iter(changes))):
-                await f.seller.quote(job.job_id, amended(f.quote_document(job), SELLER, changes))
+                await f.seller.quote(job.job_id, _amended(f.quote_document(job), SELLER, changes))
             assert (await f.buyer.get(job.job_id)).state == "requested"
 
         play(scenario)
 
     # time
 
-    def test_a_quote_expires_at_its_time_and_not_before(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_a_quote_expires_at_its_time_and_not_before(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             job, twin = await f.quoted(), await f.quoted()
             assert job.quote_expires_at == f.clock.now_ms() + 10 * MINUTE
             f.clock.advance(10 * MINUTE - 1)
@@ -591,12 +591,12 @@ class MarketContract:
 
         play(scenario)
 
-    def test_an_expiry_shows_without_anybody_acting_on_the_job(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_an_expiry_shows_without_anybody_acting_on_the_job(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             job = await f.quoted()
-            _, cursor = await all_changes(f.seller)
+            _, cursor = await _all_changes(f.seller)
             f.clock.advance(10 * MINUTE)
-            found, _ = await all_changes(f.seller, cursor)
+            found, _ = await _all_changes(f.seller, cursor)
             assert [(j.job_id, j.state) for j in found] == [(job.job_id, "expired")]
             nonce = str(job.request.body["nonce"])
             again = await f.buyer.find_request(nonce)
@@ -605,8 +605,8 @@ class MarketContract:
 
         play(scenario)
 
-    def test_a_quote_lives_an_hour_at_most_and_a_quarter_without_a_time(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_a_quote_lives_an_hour_at_most_and_a_quarter_without_a_time(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             job, other = await f.requested(), await f.requested()
             far = f.quote_document(job, expires_at=str(f.clock.now_ms() + 600 * MINUTE))
             assert (await f.seller.quote(job.job_id, far)).quote_expires_at == f.clock.now_ms() + 60 * MINUTE
@@ -614,8 +614,8 @@ class MarketContract:
 
         play(scenario)
 
-    def test_a_quote_already_over_is_refused(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_a_quote_already_over_is_refused(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             job = await f.requested()
             with pytest.raises(StateError):
                 await f.seller.quote(job.job_id, f.quote_document(job, expires_at=str(f.clock.now_ms())))
@@ -623,8 +623,8 @@ class MarketContract:
 
         play(scenario)
 
-    def test_an_accepted_job_waits_half_an_hour_for_its_payment(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_an_accepted_job_waits_half_an_hour_for_its_payment(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             job, unpaid = await f.accepted(), await f.accepted()
             f.clock.advance(30 * MINUTE - 1)
             await f.buyer.submit_payment(job.job_id, "nano", "P")
@@ -640,8 +640,8 @@ class MarketContract:
 
     # payment claims
 
-    def test_one_payment_pays_one_job_of_a_buyer(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_one_payment_pays_one_job_of_a_buyer(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             first, second = await f.accepted(), await f.accepted()
             await f.buyer.submit_payment(first.job_id, "nano", "P")
             with pytest.raises(StateError):
@@ -654,8 +654,8 @@ class MarketContract:
 
         play(scenario)
 
-    def test_a_strangers_claim_takes_no_payment_away(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_a_strangers_claim_takes_no_payment_away(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             offer = await f.put_up()
             foreign = await f.stranger.request(f.request_document(offer, "n", signer=STRANGER))
             await f.seller.quote(foreign.job_id, f.quote_document(foreign))
@@ -670,8 +670,8 @@ class MarketContract:
         ("rail", "payment_id", "token"),
         [("", "P", ""), ("x" * 33, "P", ""), ("nano", "", ""), ("nano", "x" * 129, ""), ("cashu", "P", "ü" * 8193), ("cashu", "P\0", "")],
     )
-    def test_a_malformed_claim_is_refused(self, play: Callable[[Scenario], None], rail: str, payment_id: str, token: str) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_a_malformed_claim_is_refused(self, play: Callable[[_Scenario], None], rail: str, payment_id: str, token: str) -> None:
+        async def scenario(f: _Floor) -> None:
             job = await f.accepted()
             with pytest.raises(UsageError):
                 await f.buyer.submit_payment(job.job_id, rail, payment_id, token)
@@ -681,8 +681,8 @@ class MarketContract:
 
     # locks and deliveries
 
-    def test_a_lock_is_renewed_in_time_and_taken_anew_after_it(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_a_lock_is_renewed_in_time_and_taken_anew_after_it(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             job = await f.paid()
             first = await f.seller.lock(job.job_id)
             assert first.expires_at == f.clock.now_ms() + 5 * MINUTE
@@ -703,8 +703,8 @@ class MarketContract:
 
         play(scenario)
 
-    def test_without_a_fence_only_a_lock_in_its_time_delivers(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_without_a_fence_only_a_lock_in_its_time_delivers(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             job, late = await f.running(), await f.running()
             assert (await f.seller.deliver(job.job_id, f.delivery(job), None)).state == "delivered"
             f.clock.advance(5 * MINUTE)
@@ -714,8 +714,8 @@ class MarketContract:
 
         play(scenario)
 
-    def test_of_eight_locks_one_is_a_take(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_of_eight_locks_one_is_a_take(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             seen: set[int | None] = set()
             job = await f.paid()
             for _ in range(4):
@@ -728,8 +728,8 @@ class MarketContract:
 
         play(scenario)
 
-    def test_the_same_bytes_delivered_again_change_nothing(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_the_same_bytes_delivered_again_change_nothing(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             job = await f.delivered()
             again = f.delivery(job, result=Result(GOOD.data, "text/plain"))
             assert await f.seller.deliver(job.job_id, again, 0) == job, "idempotent on (job, sha256), whatever the fence"
@@ -739,8 +739,8 @@ class MarketContract:
 
         play(scenario)
 
-    def test_a_result_of_four_mebibytes_comes_back_exactly_and_no_larger_one_enters(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_a_result_of_four_mebibytes_comes_back_exactly_and_no_larger_one_enters(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             job, data = await f.running(), bytes(range(256)) * 16 * 1024
             with pytest.raises(UsageError):
                 await f.seller.deliver(job.job_id, f.delivery(job, result=Result(data + b"x")), job.market_fence)
@@ -759,8 +759,8 @@ class MarketContract:
             Delivery(Result(b"", "")),
         ],
     )
-    def test_a_malformed_delivery_is_refused(self, play: Callable[[Scenario], None], delivery: Delivery) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_a_malformed_delivery_is_refused(self, play: Callable[[_Scenario], None], delivery: Delivery) -> None:
+        async def scenario(f: _Floor) -> None:
             job = await f.running()
             with pytest.raises(UsageError):
                 await f.seller.deliver(job.job_id, delivery, job.market_fence)
@@ -768,16 +768,16 @@ class MarketContract:
 
         play(scenario)
 
-    def test_a_receipt_for_another_job_is_refused(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_a_receipt_for_another_job_is_refused(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             job, other = await f.running(), await f.running()
             with pytest.raises(UsageError, match="job_id"):
                 await f.seller.deliver(job.job_id, f.delivery(other), job.market_fence)
 
         play(scenario)
 
-    def test_a_reason_reaches_the_other_side(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_a_reason_reaches_the_other_side(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             assert (await f.declined()).error == JobError("busy", "try later")
             assert (await f.failed()).error == JobError("exit", "exit 1")
             canceled = await f.canceled()
@@ -790,24 +790,24 @@ class MarketContract:
 
     # changes and hints
 
-    def test_changes_show_each_side_its_jobs_at_their_latest_revision(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_changes_show_each_side_its_jobs_at_their_latest_revision(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             jobs = [await f.requested(), await f.quoted(), await f.delivered()]
             for market in (f.buyer, f.seller):
-                found, cursor = await all_changes(market, limit=1)
+                found, cursor = await _all_changes(market, limit=1)
                 assert found == jobs
-                assert (await all_changes(market, cursor))[0] == []
+                assert (await _all_changes(market, cursor))[0] == []
                 assert (await market.changes(cursor)).cursor == cursor
-            assert (await all_changes(f.stranger))[0] == []
-            _, cursor = await all_changes(f.buyer)
+            assert (await _all_changes(f.stranger))[0] == []
+            _, cursor = await _all_changes(f.buyer)
             await f.buyer.cancel(jobs[0].job_id)
-            assert [(job.job_id, job.state) for job in (await all_changes(f.buyer, cursor))[0]] == [(jobs[0].job_id, "canceled")]
+            assert [(job.job_id, job.state) for job in (await _all_changes(f.buyer, cursor))[0]] == [(jobs[0].job_id, "canceled")]
 
         play(scenario)
 
     @pytest.mark.parametrize("cursor", ["x", "0", "-1", "0000000000000000-0", "é", "\0", "1" * 5000])
-    def test_a_cursor_of_nobody_is_refused(self, play: Callable[[Scenario], None], cursor: str) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_a_cursor_of_nobody_is_refused(self, play: Callable[[_Scenario], None], cursor: str) -> None:
+        async def scenario(f: _Floor) -> None:
             await f.requested()
             with pytest.raises(UsageError):
                 await f.seller.changes(cursor)
@@ -818,7 +818,7 @@ class MarketContract:
         """Several markets write while one reads page by page; what it saw in the end is what is there."""
 
         async def scenario() -> None:
-            async with floor(market_for, clock) as f, opened(market_for, *[BUYER] * 3) as writers:
+            async with _floor(market_for, clock) as f, _opened(market_for, *[BUYER] * 3) as writers:
                 offer = await f.put_up()
 
                 async def write(number: int, market: Market) -> None:
@@ -839,13 +839,13 @@ class MarketContract:
                     if last and not page.more:
                         break
                 await writing
-                assert seen == {job.job_id: job.revision for job in (await all_changes(f.buyer))[0]}
+                assert seen == {job.job_id: job.revision for job in (await _all_changes(f.buyer))[0]}
                 assert len(seen) == 36
 
         asyncio.run(scenario())
 
-    def test_events_hint_at_jobs_that_change(self, play: Callable[[Scenario], None]) -> None:
-        async def scenario(f: Floor) -> None:
+    def test_events_hint_at_jobs_that_change(self, play: Callable[[_Scenario], None]) -> None:
+        async def scenario(f: _Floor) -> None:
             hints: asyncio.Queue[str] = asyncio.Queue()
 
             async def listen() -> None:

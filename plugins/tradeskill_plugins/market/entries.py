@@ -33,6 +33,7 @@ __all__ = [
     "offer_of",
     "quote_entry",
     "request_entry",
+    "stored_document",
 ]
 
 MAX_DOCUMENT = MAX_INPUT  # canonical bytes of a signed body; a request may be larger by its input
