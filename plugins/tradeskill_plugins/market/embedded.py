@@ -43,7 +43,7 @@ def tradeskill_capabilities() -> Sequence[Capability]:
 
 @hookimpl
 def tradeskill_open_market(settings: Mapping[str, Json], context: PluginContext) -> Market:
-    """`path`: the market's file; a relative one starts at the working directory, `~` at the home folder."""
+    """`path`: the market's file. From a configuration file it comes absolute; a relative one starts at the working directory, `~` at home."""
     unknown = sorted(set(settings) - {"path"})
     if unknown:
         raise ConfigError(f"market.{unknown[0]}: the embedded market has no such setting; it has: path")

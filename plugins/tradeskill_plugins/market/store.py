@@ -94,7 +94,8 @@ class Store:
             try:
                 return function(Book(connection))
             finally:
-                connection.execute("COMMIT")
+                if connection.in_transaction:  # SQLite ends it by itself after some errors
+                    connection.execute("COMMIT")
 
     def run(self, functions: list[Callable[[Book], Any]], now_ms: int) -> list[Any]:
         """All `functions` in one durable commit, each with its own savepoint; an element is a value, or the exception of that one alone.
