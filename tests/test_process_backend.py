@@ -150,9 +150,14 @@ def test_program_files_are_found_in_the_tasks_folder_and_nowhere_above_it(home: 
     assert result.data.decode() == f"{[str(folder / 'job.py'), '../outside', 'plain']} in"
 
 
-def test_signals_a_python_worker_ignores_reach_the_job(home: Path) -> None:
-    masks = {int(printed(home.with_name(f"{n}"), shell(f"grep {n} /proc/self/status")).split()[1], 16) for n in ("SigIgn", "SigBlk")}
-    assert masks == {0}
+@pytest.mark.parametrize("mask", ["SigIgn", "SigBlk"])
+def test_a_job_ignores_and_blocks_no_signal_whatever_its_worker_does(home: Path, mask: str) -> None:
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGQUIT, signal.SIGPIPE, signal.SIGUSR1)}
+    try:
+        assert int(printed(home, shell(f"grep {mask} /proc/self/status")).split()[1], 16) == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_task_that_is_not_trusted_leaves_no_folder(home: Path) -> None:
@@ -171,6 +176,11 @@ def test_an_id_that_is_no_folder_name_is_refused(home: Path, execution_id: str) 
             await backend.start(execution_id, shell("true"), LIMITS)
 
     drive(home, scenario)
+
+
+def test_a_relative_home_is_the_same_place_for_worker_and_supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert printed(Path("executions"), shell("pwd")) == f"{tmp_path}/executions/x/work\n"
 
 
 def test_folders_are_for_their_owner_only(home: Path) -> None:

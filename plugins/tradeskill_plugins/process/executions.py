@@ -72,7 +72,7 @@ class Executions:
     """The home folder of one backend. Every call blocks on the disk; any number of processes may share the home."""
 
     def __init__(self, home: Path, owner: str, processes: int) -> None:
-        self._home, self._owner, self._processes = home, owner, processes
+        self._home, self._owner, self._processes = home.absolute(), owner, processes  # supervisors work from /
 
     def prepare(self, now_ms: int) -> None:
         """Make the home folder, and clear what a crash left half made or half removed an hour ago or more."""

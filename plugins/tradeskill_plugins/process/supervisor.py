@@ -1,8 +1,8 @@
 """The small program that stands between a worker and one job: launches it, holds it to its limits, writes down how it ended.
 
 It runs in a fresh, empty interpreter (`-I -S`), one for each execution, and so imports nothing but a few modules of the standard
-library: this file's start is what an execution costs. It is in its own session and nobody's child, so it outlives the
-worker. It is the subreaper of everything the job starts: daemons come back to it and die with the job.
+library: this file's start is what an execution costs, and why it is one file. It is in its own session and nobody's child, so it
+outlives the worker. It is the subreaper of everything the job starts: daemons come back to it and die with the job.
 
 In the execution's folder: `task.json`, `stdin` (read) · `lock` (held for life) · `supervisor.json` (who it is; durable before the job
 starts) · `stdout`, `stderr` · `work/` (the job's own folder), `output/` · `outcome.json` (last, durable, by rename).
@@ -160,8 +160,9 @@ class _Job:
         if os.getppid() != supervisor:  # it died before it could be watched
             os._exit(126)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)  # what our starter ignores, or we do, is no business of the job's
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as opened:
             opened.write("1000")  # if the machine runs out of memory, jobs go first
         os.umask(0o077)
