@@ -215,9 +215,9 @@ def test_a_job_that_leaves_nothing_has_failed(home: Path) -> None:
 
 
 def test_the_end_of_stderr_says_why_a_job_failed(home: Path) -> None:
-    status, _ = ended(home, shell("echo first >&2; echo the reason >&2; exit 7"))
-    assert status == ExecutionStatus("failed", "exited with status 7: the reason", "exit")
-    assert (home / "x" / "stderr").read_text() == "first\nthe reason\n"
+    status, _ = ended(home, shell("echo first >&2; printf 'the \\033[31mreason\\n' >&2; exit 7"))
+    assert status == ExecutionStatus("failed", "exited with status 7: the ?[31mreason", "exit")
+    assert (home / "x" / "stderr").read_text() == "first\nthe \x1b[31mreason\n"
 
 
 def test_a_command_that_does_not_exist_is_failed_and_named(home: Path) -> None:

@@ -226,7 +226,8 @@ class _Job:
         peak = self.usage.ru_maxrss * 1024 if self.usage else 0
         if any(sign in self.tail for sign in _OUT_OF_MEMORY) or (code == -signal.SIGKILL and peak > 0.8 * self.memory):
             return "limit.memory", f"ran out of its {self.memory} bytes of memory"
-        said = self.tail.decode("utf-8", "replace").strip().rpartition("\n")[2][:300]
+        last = self.tail.decode("utf-8", "replace").strip().rpartition("\n")[2][:300]
+        said = "".join(character if character.isprintable() else "?" for character in last)
         how = f"was killed by signal {-code}" if code < 0 else f"exited with status {code}"
         return "exit", f"{how}: {said}" if said else how
 
