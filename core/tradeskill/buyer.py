@@ -76,6 +76,19 @@ class Buyer:
             "waiting": self._await_delivery,
         }
 
+    def over(self, market: Market) -> Buyer:
+        """The same buyer at another market."""
+        return Buyer(
+            identity=self._identity,
+            journal=self._journal,
+            blobs=self._blobs,
+            market=market,
+            wallets=self._wallets,
+            settings=self._settings,
+            world=self._world,
+            progress=self._progress,
+        )
+
     async def close(self) -> None:
         if self._hints is not None:
             self._hints.cancel()

@@ -1,4 +1,4 @@
-"""The index of hooks: what a plugin module may define. Mark each with `tradeskill.hookimpl`."""
+"""The index of hooks: what a plugin module may define. Mark each with `tradeskill.hookspecs.hookimpl`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ hookimpl = pluggy.HookimplMarker("tradeskill")
 
 @hookspec
 def tradeskill_capabilities() -> Sequence[Capability]:  # type: ignore[empty-body]  # a hook specification has no body
-    """Say what this plugin can and cannot do; called when plugins are listed and before one is used, without I/O; an exception keeps it from loading."""
+    """Say what this plugin can and cannot do; called at listing and before use, without I/O; an exception keeps it from loading."""
 
 
 @hookspec
 def tradeskill_open_wallet(settings: Mapping[str, Json], context: PluginContext) -> Wallet:  # type: ignore[empty-body]  # as above
     """Make a payment rail from its configuration entry, once per profile opened, without I/O; raise ConfigError naming the key that is wrong."""
+
+
+@hookspec
+def tradeskill_create_wallet(settings: Mapping[str, Json], context: PluginContext, secret: bytes) -> None:
+    """Make a new wallet's secret in `context.home`, from `secret` (32 bytes), once, by `init` and `wallet restore`; SecretError when one is there."""
 
 
 @hookspec
@@ -37,4 +42,4 @@ def tradeskill_open_backend(settings: Mapping[str, Json], context: PluginContext
 
 @hookspec
 def tradeskill_skill() -> str:  # type: ignore[empty-body]  # as above
-    """Return the import path of the module that holds the skill's tools; called when skills are listed, so it must be cheap, with SKILL.md beside it."""
+    """Return the import path of the module that holds the skill's tools; called at listing, so it must be cheap; SKILL.md lies beside it."""

@@ -79,6 +79,11 @@ class Plugin:
 
         return cast(Wallet, self._open("wallet", Wallet, settings, context))
 
+    def create_wallet(self, settings: Mapping[str, Json], context: PluginContext, secret: bytes) -> None:
+        """Make the secret of a new wallet, where the plugin needs one. Refuses where one is."""
+        with _contained(f"plugin {self.name} ({self.package}): tradeskill_create_wallet", passes=TradeskillError):
+            self._manager.hook.tradeskill_create_wallet(settings=settings, context=context, secret=secret)
+
     def open_market(self, settings: Mapping[str, Json], context: PluginContext) -> Market:
         from tradeskill.contracts import Market
 

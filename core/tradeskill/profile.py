@@ -6,7 +6,6 @@ import os
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -161,9 +160,13 @@ class Profile:
     async def wallet(self, rail: str = "") -> Wallet:
         """The wallet of `rail`, or the only one."""
         wallets = await self.wallets()
-        if rail and rail not in wallets or not rail and len(wallets) != 1:
+        if (rail and rail not in wallets) or (not rail and len(wallets) != 1):
             raise NotFoundError(f"wallet {rail or '(unnamed)'}: this profile has {', '.join(wallets) or 'none'}; name one with --rail")
         return wallets[rail or next(iter(wallets))]
+
+    def create_wallet(self, choice: PluginChoice, secret: bytes) -> None:
+        """Make a wallet's secret files; SecretError when they are there."""
+        self.plugins.require(choice.plugin, "wallet").create_wallet(self._settings(choice), self.context("wallets", choice.plugin), secret)
 
     async def backends(self) -> dict[str, Backend]:
         """Those that the configured offers name."""
@@ -177,11 +180,11 @@ class Profile:
         return backends
 
     def _settings(self, choice: PluginChoice) -> Mapping[str, Json]:
-        """A market's relative path starts at the configuration file, wherever the command is typed."""
+        """A relative path starts at the file it is written in, wherever the command is typed."""
         settings = dict(choice.settings)
         path = settings.get("path")
-        if isinstance(path, str) and self.config.source is not None and not path.startswith(("~", "/")):
-            settings["path"] = str(self.config.source.absolute().parent / path)
+        if isinstance(path, str) and choice.folder is not None and not path.startswith(("~", "/")):
+            settings["path"] = str(choice.folder / path)
         return cast("Mapping[str, Json]", settings)
 
     # the two sides
@@ -281,7 +284,7 @@ class Profile:
                     document = old
             listings[config.name] = Listing(
                 name=config.name,
-                offer=replace(read_offer(document)),
+                offer=read_offer(document),
                 run=config.run,
                 folder=str(config.folder),
                 backend=config.backend,
@@ -294,8 +297,10 @@ class Profile:
         return listings
 
 
-def create_profile(home: Path, config: Mapping[str, Any], network: Network, password: str, world: World, seed: bytes | None = None) -> str:
-    """A new profile: identity key, then configuration. Returns the public key. Refuses a folder that holds a profile; never overwrites a secret."""
+def create_profile(
+    home: Path, config: Mapping[str, Any], network: Network, password: str, world: World, wallet_secret: bytes | None = None
+) -> str:
+    """A new profile: identity key, configuration, wallet secrets (`wallet_secret` restores one). Returns the public key. Refuses a folder that holds a profile; never overwrites a secret."""
     from tradeskill.config import write_config
     from tradeskill.secretfile import write_secret
 
@@ -303,11 +308,14 @@ def create_profile(home: Path, config: Mapping[str, Any], network: Network, pass
         raise ConfigError(f"{home} holds a profile already: choose another folder with TRADESKILL_HOME")
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        secret = seed or world.random_bytes(32)
+        secret = world.random_bytes(32)
         write_secret(home / IDENTITY_FILE, "identity", network, secret, password, world.random_bytes)
         key = Identity(secret).key
         (home / PUBLIC_FILE).write_text(key + "\n")
     except OSError as error:
         raise StorageError(f"{home} cannot be written: {error.strerror}; check the path and its rights") from error
     write_config(home / CONFIG_FILE, config)
+    profile = Profile.load(home, lambda: password, world=world)
+    for choice in profile.config.wallets:
+        profile.create_wallet(choice, wallet_secret or world.random_bytes(32))
     return key

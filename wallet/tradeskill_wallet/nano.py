@@ -24,13 +24,13 @@ from tradeskill_wallet.keys import EPOCHS, Keys, invoice_index
 from tradeskill_wallet.primitives import BURN, decode_address, encode_address
 from tradeskill_wallet.recovery import EMPTY_EPOCHS, Found, gap_scan, probe
 from tradeskill_wallet.rpc import Nodes
-from tradeskill_wallet.seedfile import open_seed
+from tradeskill_wallet.seedfile import create_seed, open_seed
 from tradeskill_wallet.settings import NanoSettings, parse_settings
 from tradeskill_wallet.settlement import Answers, judge, weigh
 from tradeskill_wallet.store import AccountRow, BlockRow, IncomingRow, Rows, Store
 from tradeskill_wallet.work import WorkSource
 
-__all__ = ["NanoWallet", "tradeskill_capabilities", "tradeskill_open_wallet"]
+__all__ = ["NanoWallet", "tradeskill_capabilities", "tradeskill_create_wallet", "tradeskill_open_wallet"]
 
 log = logging.getLogger("tradeskill.nano")
 T = TypeVar("T")
@@ -581,3 +581,9 @@ def tradeskill_capabilities() -> Sequence[Capability]:
 @hookimpl
 def tradeskill_open_wallet(settings: Mapping[str, Json], context: PluginContext) -> NanoWallet:
     return NanoWallet(parse_settings(settings), context)
+
+
+@hookimpl
+def tradeskill_create_wallet(settings: Mapping[str, Json], context: PluginContext, secret: bytes) -> None:
+    parse_settings(settings)
+    create_seed(context.home / "seed.json", context.network, context.password(), context.world.random_bytes, secret)

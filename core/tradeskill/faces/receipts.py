@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import tarfile
 from pathlib import Path
@@ -25,6 +26,8 @@ def verify_chain(file: Path, result: Path | None, seller: str) -> dict[str, Any]
         raise NotFoundError(f"{error.filename} cannot be read: {error.strerror}") from error
     if not isinstance(value, dict) or not {"offer", "request", "quote", "receipt"} <= set(value):
         raise InputError(f"{file} is not a receipt chain: make one with `tradeskill receipt show JOB_ID`")
+    if data is None and isinstance(value.get("result_base64"), str):
+        data = _decoded(str(value["result_base64"]), file)
     documents = {name: document_from_json(value[name]) for name in ("offer", "request", "quote", "receipt")}
     offer = read_offer(documents["offer"])
     if seller and offer.seller != seller:
@@ -64,6 +67,13 @@ def verify_chain(file: Path, result: Path | None, seller: str) -> dict[str, Any]
         "delivered_at": receipt.delivered_at,
         "fence": receipt.fence,
     }
+
+
+def _decoded(text: str, file: Path) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise InputError(f"{file}: result_base64 is not base64") from error
 
 
 def save_result(data: bytes, media_type: str, name: str, folder: Path) -> list[Path]:

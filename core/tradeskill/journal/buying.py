@@ -108,7 +108,8 @@ def reservation(connection: sqlite3.Connection, purchase_id: str) -> tuple[str, 
 def set_reservation(tx: Transaction, purchase_id: str, state: str, amount: int, unit: str, seller: str, now: int) -> None:
     """Write a reservation's new state; totals are the policy's to keep, in the same transaction."""
     tx.execute(
-        "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (purchase_id) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at",
+        "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (purchase_id) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at",
         (purchase_id, state, str(amount), unit, seller, now, now),
     )
 

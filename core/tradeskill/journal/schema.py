@@ -13,7 +13,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
         "INSERT INTO meta VALUES ('fence', '0')",
-        "CREATE TABLE offers (offer_hash TEXT PRIMARY KEY, offer_id TEXT NOT NULL, name TEXT NOT NULL, document TEXT NOT NULL, current INTEGER NOT NULL) STRICT",
+        """CREATE TABLE offers (
+            offer_hash TEXT PRIMARY KEY, offer_id TEXT NOT NULL, name TEXT NOT NULL, document TEXT NOT NULL, current INTEGER NOT NULL) STRICT""",
         "CREATE INDEX offers_name ON offers (name, current)",
         """CREATE TABLE fulfilments (
             job_id TEXT PRIMARY KEY, state TEXT NOT NULL, offer_id TEXT NOT NULL, offer_name TEXT NOT NULL, buyer TEXT NOT NULL,
@@ -25,7 +26,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX fulfilments_state ON fulfilments (state, updated_at)",
         "CREATE INDEX fulfilments_offer ON fulfilments (offer_name, state)",
         # every start, for I1: one per (job, attempt), for ever
-        "CREATE TABLE starts (job_id TEXT NOT NULL, attempt INTEGER NOT NULL, fence INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (job_id, attempt)) STRICT",
+        """CREATE TABLE starts (
+            job_id TEXT NOT NULL, attempt INTEGER NOT NULL, fence INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (job_id, attempt)) STRICT""",
         """CREATE TABLE invoices (
             invoice_id TEXT PRIMARY KEY, rail TEXT NOT NULL, network TEXT NOT NULL, job_id TEXT NOT NULL, address TEXT NOT NULL,
             amount TEXT NOT NULL, unit TEXT NOT NULL, expires_at INTEGER NOT NULL, details TEXT NOT NULL, watch_until INTEGER NOT NULL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from tradeskill.errors import InputError, NotFoundError, StateError
@@ -82,8 +83,6 @@ async def lock(profile: Profile, job_id: str) -> FulfilmentView:
 @tool
 async def deliver(profile: Profile, job_id: str, text: str | None = None, file: str | None = None, media_type: str = "") -> FulfilmentView:
     """Deliver a result made by hand (`text`, or the bytes of `file`) with a signed receipt. Refused unless the job is paid and locked."""
-    from pathlib import Path
-
     if (text is None) == (file is None):
         raise InputError("deliver: give either text or file")
     row = _row(profile, job_id)
@@ -93,11 +92,12 @@ async def deliver(profile: Profile, job_id: str, text: str | None = None, file: 
         raise StateError(f"job {job_id} is {row.state}: only a paid and locked job can be delivered; use verify_payment, then lock")
     seller = await profile.seller()
     if row.state != "executed":
-        data = text.encode() if text is not None else Path(file or "").read_bytes()
+        data = text.encode() if text is not None else await profile.world.offload(lambda: _read(file or ""))
         held = await seller.executing.lease(job_id)
         if not isinstance(held, Fulfilment):
             raise StateError(f"job {job_id} cannot be locked now: another worker holds it")
-        await seller.executing.finish_by_hand(held, Result(data, media_type or ("text/plain; charset=utf-8" if text is not None else "application/octet-stream")))
+        kind = media_type or ("text/plain; charset=utf-8" if text is not None else "application/octet-stream")
+        await seller.executing.finish_by_hand(held, Result(data, kind))
     await seller.run_effects_of(job_id)
     return fulfilment_view(profile, _row(profile, job_id))
 
@@ -137,3 +137,10 @@ def fulfilment_view(profile: Profile, row: Fulfilment) -> FulfilmentView:
 
 def _row(profile: Profile, job_id: str) -> Fulfilment:
     return profile.journal.read(lambda c: selling.fulfilment(c, job_id))
+
+
+def _read(name: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise InputError(f"file {name} cannot be read: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -159,7 +160,8 @@ def jobs(
         show(found)
         return
     for purchase in found["bought"]:
-        typer.echo(f"bought  {purchase['job_id'] or purchase['purchase_id']:36}  {purchase['state']:10}  {purchase['price'] or '':>14}  {printable(purchase['title'])}")
+        name = purchase["job_id"] or purchase["purchase_id"]
+        typer.echo(f"bought  {name:36}  {purchase['state']:10}  {purchase['price'] or '':>14}  {printable(purchase['title'])}")
     for row in found["sold"]:
         paid = sum(int(p["amount_raw"]) for p in row["payments"])
         typer.echo(f"sold    {row['job_id']:36}  {row['state']:10}  {paid or '':>14}  {row['offer']}")
@@ -208,8 +210,11 @@ receipt = typer.Typer(no_args_is_help=True, help="Signed receipts: show, export,
 
 @receipt.command("show")
 @example("tradeskill receipt show JOB_ID > receipt.json")
-def receipt_show(job_id: Annotated[str, typer.Argument(help="Job id or purchase id.")]) -> None:
-    """Print the whole chain of a received job: request, quote, receipt, as one JSON object that `receipt verify` reads."""
+def receipt_show(
+    job_id: Annotated[str, typer.Argument(help="Job id or purchase id.")],
+    with_result: Annotated[bool, typer.Option("--with-result", help="Put the result's bytes in as well.")] = False,
+) -> None:
+    """Print the whole chain of a received job: offer, request, quote, receipt, as one JSON object that `receipt verify` reads."""
 
     async def main() -> dict[str, Any]:
         from tradeskill.errors import NotFoundError
@@ -223,28 +228,37 @@ def receipt_show(job_id: Annotated[str, typer.Argument(help="Job id or purchase 
                 raise NotFoundError(f"job {job_id} has no receipt here")
             names = {"offer": purchase.offer, "request": purchase.request, "quote": purchase.quote, "receipt": purchase.receipt}
             chain: dict[str, Any] = {name: document_to_json(read_document(text)) for name, text in names.items()}
+            if with_result and purchase.result_sha256 is not None:
+                chain["result_base64"] = base64.b64encode(profile.blobs.get(purchase.result_sha256)).decode()
             return {**chain, "job_id": purchase.job_id, "payment_id": purchase.payment_id}
 
     show(run(main, as_json=True))
 
 
 @receipt.command("verify")
-@example("tradeskill receipt verify receipt.json --result result.md --seller KEY", "tradeskill receipt verify receipt.json --json")
+@example("tradeskill receipt verify receipt.json --result result.md --seller KEY", "tradeskill receipt verify receipts/*.json --json")
 def receipt_verify(
-    file: Annotated[Path, typer.Argument(help="What `receipt show` printed.")],
+    files: Annotated[list[Path], typer.Argument(help="What `receipt show` printed; several at once give a list.")],
     result: Annotated[Path | None, typer.Option("--result", help="The delivered bytes, to compare with the receipt.", show_default=False)] = None,
     seller: Annotated[str, typer.Option("--seller", help="The seller's public key as you know it; without it the offer's own key is used.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Verify a receipt offline: signatures, hashes, the links from request to delivery, and the result's bytes. Needs no profile."""
+    """Verify receipts offline: signatures, hashes, the links from request to delivery, and the result's bytes. Needs no profile."""
 
-    async def main() -> dict[str, Any]:
+    async def main() -> list[dict[str, Any]]:
+        from tradeskill.errors import UsageError
         from tradeskill.faces.receipts import verify_chain
 
-        return verify_chain(file, result, seller)
+        if result is not None and len(files) > 1:
+            raise UsageError("--result goes with one receipt")
+        return [verify_chain(file, result, seller) for file in files]
 
     found = run(main, as_json=as_json)
-    _print(found, as_json)
+    if as_json:
+        show(found if len(found) > 1 else found[0])
+        return
+    for entry in found:
+        _print(entry, False)
 
 
 def _print(view: Any, as_json: bool) -> None:

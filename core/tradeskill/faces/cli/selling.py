@@ -24,7 +24,9 @@ __all__ = ["earnings", "review", "sell"]
 @example("tradeskill sell seller.yaml", "tradeskill sell --exit-when-idle 10 --json")
 def sell(
     config: Annotated[Path | None, typer.Argument(help="YAML with offers and any other keys, merged over the profile's.", show_default=False)] = None,
-    exit_when_idle: Annotated[float | None, typer.Option("--exit-when-idle", min=0.1, help="Stop after so many seconds without work.", show_default=False)] = None,
+    exit_when_idle: Annotated[
+        float | None, typer.Option("--exit-when-idle", min=0.1, help="Stop after so many seconds without work.", show_default=False)
+    ] = None,
     drain: Annotated[bool, typer.Option("--drain", help="Quote nothing new; finish what is paid, then stop.")] = False,
     as_json: AsJson = False,
     password_file: PasswordFile = None,

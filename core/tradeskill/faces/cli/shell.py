@@ -21,7 +21,21 @@ if TYPE_CHECKING:
     from tradeskill.model import Json
     from tradeskill.profile import Profile
 
-__all__ = ["AsJson", "Format", "PasswordFile", "Verbose", "example", "load_profile", "logs", "password_from", "printable", "read_input", "report", "run", "say", "show"]
+__all__ = [
+    "AsJson",
+    "PasswordFile",
+    "Verbose",
+    "example",
+    "load_profile",
+    "logs",
+    "password_from",
+    "printable",
+    "read_input",
+    "report",
+    "run",
+    "say",
+    "show",
+]
 
 T = TypeVar("T")
 
@@ -30,7 +44,6 @@ PasswordFile = Annotated[
     Path | None, typer.Option("--password-file", help="File with the profile's password in its first line (or TRADESKILL_PASSWORD_FILE).", show_default=False)
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every step to stderr.")]
-Format = Annotated[str, typer.Option("--format", help="table, json or csv.")]
 
 
 def example(*lines: str) -> Callable[[T], T]:

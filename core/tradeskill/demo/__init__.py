@@ -1,0 +1,1 @@
+"""The demo: real processes, real blocks, real work, in a temporary folder."""

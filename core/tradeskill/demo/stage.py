@@ -1,0 +1,312 @@
+"""Sets the demo's stage (ledger, pages, two profiles), starts the actors as processes, and judges what they did from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import http.server
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from tradeskill.errors import NotFoundError, UnavailableError, UsageError
+
+__all__ = ["Stage", "examples_folder"]
+
+START_SECONDS: Final = 60.0
+JOB_SECONDS: Final = 120.0
+PRICE: Final = "0.001 XNO"
+
+
+def examples_folder() -> Path:
+    """The examples that ship with the package, or those of the checkout it is installed from."""
+    here = Path(__file__).resolve()
+    for folder in (here.parent.parent / "examples", here.parents[3] / "examples"):
+        if (folder / "extract.py").exists():
+            return folder
+    raise NotFoundError("the demo's examples are not installed: run it from a checkout (make demo)")
+
+
+class Stage:
+    """`async with Stage(...)`; leaves no process, port or file behind."""
+
+    def __init__(self, jobs: int, concurrency: int, tamper: str, tell: Callable[[str], None]) -> None:
+        if tamper not in ("", "quote", "receipt", "result"):
+            raise UsageError(f"--tamper {tamper!r} is not one of quote, receipt, result")
+        self._jobs, self._concurrency, self._tamper, self._tell = jobs, concurrency, tamper, tell
+        self._examples = examples_folder()
+        self._actors: list[asyncio.subprocess.Process] = []
+        self._began = time.monotonic()
+
+    async def __aenter__(self) -> Stage:
+        self._home = Path(tempfile.mkdtemp(prefix="tradeskill-demo-"))
+        self._pages = _Pages(self._examples / "pages")
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for actor in reversed(self._actors):
+            await _end(actor)
+        self._pages.close()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    async def play(self) -> dict[str, Any]:
+        """The whole demo; what it returns is what `--json` prints."""
+        ledger = await self._start("the ledger", ["devnet", "--rpc-port", "0", "--ws-port", "0", "--json"], self._home)
+        self._say(f"dev ledger: {ledger['rpc']}")
+        profiles = await asyncio.gather(self._profile("seller", ledger), self._profile("buyer", ledger))
+        buyer = profiles[1]
+        fund = ["devnet", "fund", buyer["address"], f"{1 + self._jobs // 100} XNO", "--rpc", ledger["rpc"], "--json"]
+        await self._command("fund", fund, self._home / "buyer")
+        self._say(f"buyer funded: {buyer['address']}")
+        (self._home / "seller.yaml").write_text(json.dumps(self._offers()))
+        ready = await self._start("the seller", ["sell", str(self._home / "seller.yaml"), "--json"], self._home / "seller")
+        offer_id = next(iter(ready["offers"].values()))
+        self._say(f"seller {ready['seller'][:16]}… offers “Web page to Markdown” for {PRICE}")
+        reports = await self._buy(offer_id)
+        verified = await self._verify(ready["seller"], [report for report in reports if report["state"] == "received"])
+        jobs = [await self._judged(report, verified, ledger["rpc"]) for report in reports]
+        received = await self._seller_received(jobs)
+        total_ms = round((time.monotonic() - self._began) * 1000)
+        if self._jobs == 1:
+            jobs[0]["total_ms"] = total_ms
+            self._describe(jobs[0])
+            return jobs[0]
+        delivered = sum(job["status"] == "delivered" for job in jobs)
+        amount = sum(int(job["amount_raw"]) for job in jobs if job["status"] == "delivered")
+        self._say(f"{delivered} of {self._jobs} jobs delivered and verified in {total_ms / 1000:.1f} s")
+        return {"jobs": jobs, "delivered": delivered, "total_raw": str(amount), "seller_received_raw": received, "total_ms": total_ms}
+
+    def _describe(self, job: dict[str, Any]) -> None:
+        for step in job["steps"]:
+            self._tell(f"  {step['at_ms']:>6} ms  {step['name']}")
+        if job["status"] == "delivered":
+            self._tell(f"  paid {job['amount_raw']} raw in block {job['payment_hash']}")
+            self._tell(f"  to the fresh address {job['invoice_address']}, executed under fence {job['fence']}")
+            self._tell(f"  result {job['result_sha256']}, receipt {'verified' if job['receipt_verified'] else 'NOT VERIFIED'} by a process of its own")
+            self._tell("next: see README.md for the three-terminal version, or `tradeskill --help`")
+        else:
+            self._tell(f"  the job ended as {job['status']}: {job['error']}")
+
+    # actors
+
+    def _offers(self) -> dict[str, Any]:
+        room = max(4, self._concurrency * 2)
+        return {
+            "offers": [
+                {
+                    "name": "web-extract",
+                    "title": "Web page to Markdown",
+                    "description": "Fetches one web page and returns its main content as Markdown.",
+                    "tags": ["web", "markdown"],
+                    "price": PRICE,
+                    "input": {"type": "object", "required": ["url"], "properties": {"url": {"type": "string", "format": "uri"}}, "additionalProperties": False},
+                    "backend": "process",
+                    "trusted": True,
+                    "run": ["python", "-I", "extract.py", "--allow-loopback"],
+                    "folder": str(self._examples),
+                    "pure": True,
+                    "limits": {"seconds": 60, "memory": "512M", "output": "4M"},
+                    "capacity": {"jobs": room, "per_buyer": room},
+                }
+            ],
+            "seller": {"poll_seconds": 1.0, "workers": max(4, min(self._concurrency, 16))},
+        }
+
+    async def _profile(self, name: str, ledger: dict[str, Any]) -> dict[str, Any]:
+        """A home with its own seed and password; the market's file lies beside both."""
+        home = self._home / name
+        home.mkdir(mode=0o700)
+        password = self._home / f"{name}.password"
+        with os.fdopen(os.open(password, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(os.urandom(16).hex())
+        arguments = ["init", "--non-interactive", "--network", "dev", "--rpc", ledger["rpc"], "--ws", ledger["ws"]]
+        made: dict[str, Any] = await self._command(f"init {name}", [*arguments, "--market", str(self._home / "market.db"), "--json"], home)
+        self._say(f"{name} made: {made['identity'][:16]}…")
+        return made
+
+    async def _buy(self, offer_id: str) -> list[dict[str, Any]]:
+        """One buyer process; it reports each finished job as a line."""
+        wish = {
+            "offer_id": offer_id,
+            "urls": [self._pages.url(number) for number in range(self._jobs)],
+            "concurrency": self._concurrency,
+            "tamper": self._tamper,
+            "output": str(self._home / "received"),
+        }
+        process = await self._spawn(["-m", "tradeskill.demo.buyer"], self._home / "buyer", json.dumps(wish))
+        assert process.stdout is not None
+        reports: list[dict[str, Any]] = []
+        async for line in process.stdout:
+            reports.append(json.loads(line))
+            if self._jobs > 1 and len(reports) % max(1, self._jobs // 10) == 0:
+                self._say(f"{len(reports)} of {self._jobs} jobs")
+        if await process.wait() != 0 or len(reports) != self._jobs:
+            raise UnavailableError(f"the buyer ended with code {process.returncode} after {len(reports)} of {self._jobs} jobs (see the messages above)")
+        return reports
+
+    async def _verify(self, seller_key: str, reports: Sequence[dict[str, Any]]) -> dict[str, bool]:
+        """By a process that knows nothing but the files and the seller's key pinned from the offer."""
+        files = [report["chain_file"] for report in reports]
+        found: dict[str, bool] = {}
+        for start in range(0, len(files), 100):
+            part = files[start : start + 100]
+            process = await self._spawn(["-m", "tradeskill", "receipt", "verify", *part, "--seller", seller_key, "--json"], self._home / "buyer", None)
+            out, _ = await process.communicate()
+            try:
+                value = json.loads(out)
+            except ValueError:
+                continue
+            entries = value if isinstance(value, list) else [value]
+            found.update({entry["job_id"]: entry.get("receipt_verified") is True for entry in entries if "job_id" in entry})
+        return found
+
+    async def _judged(self, report: dict[str, Any], verified: dict[str, bool], rpc: str) -> dict[str, Any]:
+        """What the ledger and the seller's journal say of a job, next to what the buyer says."""
+        job: dict[str, Any] = {
+            "job_id": report["job_id"],
+            "status": "delivered" if report["state"] == "received" else report["state"],
+            "offer": report["offer"],
+            "amount_raw": report["amount_raw"],
+            "invoice_address": report["invoice_address"],
+            "payment_hash": report["payment_hash"],
+            "confirmed": False,
+            "fence": 0,
+            "result_sha256": report["result_sha256"],
+            "receipt_verified": verified.get(report["job_id"], False),
+            "seller_received_raw": "0",
+            "error": report["error"],
+        }
+        if report["payment_hash"]:
+            block = await _ask(rpc, {"action": "block_info", "json_block": "true", "hash": report["payment_hash"]})
+            job["confirmed"] = block.get("confirmed") == "true"
+            if job["confirmed"] and block.get("contents", {}).get("link_as_account") == report["invoice_address"]:
+                job["seller_received_raw"] = str(block["amount"])
+        sold = self._sold(report["job_id"])
+        job["fence"] = sold["fence"] if sold else 0
+        times = {name: at - report["began_at"] for name, at in report["steps"].items()}
+        for name, column in (("settled by the seller", "paid_at"), ("execution started", "started_at"), ("result stored, receipt signed", "finished_at")):
+            if sold and sold[column]:
+                times[name] = sold[column] - report["began_at"]
+        job["steps"] = [{"name": name, "at_ms": at} for name, at in sorted(times.items(), key=lambda item: item[1])]
+        job["total_ms"] = report["total_ms"]
+        return job
+
+    def _sold(self, job_id: str | None) -> dict[str, Any] | None:
+        import sqlite3
+        from contextlib import closing
+
+        with closing(sqlite3.connect(f"file:{self._home / 'seller' / 'journal.db'}?mode=ro", uri=True)) as connection:
+            connection.row_factory = sqlite3.Row
+            row = connection.execute("SELECT fence, paid_at, started_at, finished_at FROM fulfilments WHERE job_id = ?", (job_id,)).fetchone()
+        return None if row is None else dict(row)
+
+    async def _seller_received(self, jobs: Sequence[dict[str, Any]]) -> str:
+        """What the seller's own wallet holds; it began with nothing."""
+        found = await self._command("balance", ["wallet", "balance", "--json"], self._home / "seller")
+        return str(int(found["available_raw"]) + int(found["incoming_raw"]))
+
+    # processes
+
+    def _say(self, text: str) -> None:
+        self._tell(f"{(time.monotonic() - self._began):6.1f} s  {text}")
+
+    async def _spawn(self, arguments: Sequence[str], home: Path, stdin: str | None) -> asyncio.subprocess.Process:
+        name = home.name if home != self._home else "none"
+        environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("TRADESKILL_") or key == "TRADESKILL_CRASH_AT"},
+            "TRADESKILL_HOME": str(home),
+            "TRADESKILL_PASSWORD_FILE": str(self._home / f"{name}.password"),
+            "PYTHONUNBUFFERED": "1",
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=1 << 22,
+        )
+        self._actors.append(process)
+        if stdin is not None:
+            assert process.stdin is not None
+            process.stdin.write(stdin.encode())
+            process.stdin.close()
+        return process
+
+    async def _start(self, what: str, arguments: Sequence[str], home: Path) -> dict[str, Any]:
+        """A process that goes on; its first line of JSON."""
+        process = await self._spawn(["-m", "tradeskill", *arguments], home, None)
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                line = await process.stdout.readline()
+        except TimeoutError as error:
+            raise UnavailableError(f"{what} did not start within {START_SECONDS:g} s") from error
+        if not line:
+            raise UnavailableError(f"{what} did not start (see the message above)")
+        value: dict[str, Any] = json.loads(line)
+        return value
+
+    async def _command(self, what: str, arguments: Sequence[str], home: Path) -> dict[str, Any]:
+        process = await self._spawn(["-m", "tradeskill", *arguments], home, None)
+        out, _ = await process.communicate()
+        if process.returncode != 0:
+            raise UnavailableError(f"{what} ended with code {process.returncode} (see the message above)")
+        value: dict[str, Any] = json.loads(out)
+        return value
+
+
+class _Pages:
+    """The demo's web: the example pages on a loopback port of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._names = sorted(path.name for path in folder.glob("*.html"))
+        handler = functools.partial(_Quiet, directory=str(folder))
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def url(self, number: int) -> str:
+        """Pages in turn; the query makes each wish a different one."""
+        port = self._server.server_address[1]
+        return f"http://127.0.0.1:{port}/{self._names[number % len(self._names)]}?visit={number}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class names it so
+        return
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Politely, then not."""
+    for send in (process.terminate, process.kill):
+        if process.returncode is not None:
+            return
+        send()
+        try:
+            async with asyncio.timeout(5):
+                await process.wait()
+        except TimeoutError:
+            continue
+
+
+async def _ask(rpc: str, body: dict[str, Any]) -> dict[str, Any]:
+    import httpx
+
+    async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
+        answer = await client.post(rpc, json=body)
+        value: dict[str, Any] = answer.json()
+        return value

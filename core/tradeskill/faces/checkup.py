@@ -1,0 +1,89 @@
+"""What `tradeskill doctor` looks at, each check with its finding and the way out."""
+
+from __future__ import annotations
+
+import platform
+import stat
+from collections.abc import Callable
+from typing import Any
+
+from tradeskill.errors import TradeskillError
+from tradeskill.profile import IDENTITY_FILE, JOURNAL_FILE, Profile
+
+__all__ = ["examine"]
+
+
+async def examine(load: Callable[[], Profile]) -> list[dict[str, Any]]:
+    """All checks in order; one that fails does not stop the others."""
+    found: list[dict[str, Any]] = [_entry("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
+    try:
+        profile = load()
+    except TradeskillError as error:
+        return [*found, _entry("profile", False, str(error))]
+    async with profile:
+        found.append(_entry("profile", True, f"{profile.home}, network {profile.config.network}"))
+        found.append(_rights(profile))
+        found.append(await _check("journal", lambda: _journal(profile)))
+        found.append(await _check("identity", lambda: _identity(profile)))
+        found.append(await _check("market", lambda: _market(profile)))
+        found.append(await _check("wallets", lambda: _wallets(profile)))
+        found.append(await _check("offers", lambda: _offers(profile)))
+        found.append(_caps(profile))
+    return found
+
+
+def _entry(name: str, ok: bool, detail: str) -> dict[str, Any]:
+    return {"check": name, "ok": ok, "detail": detail}
+
+
+async def _check(name: str, look: Callable[[], Any]) -> dict[str, Any]:
+    try:
+        return _entry(name, True, await look())
+    except TradeskillError as error:
+        return _entry(name, False, str(error))
+
+
+def _rights(profile: Profile) -> dict[str, Any]:
+    open_files = [
+        path.name for path in (profile.home / IDENTITY_FILE, profile.home / JOURNAL_FILE) if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077
+    ]
+    if stat.S_IMODE(profile.home.stat().st_mode) & 0o022:
+        open_files.append(str(profile.home))
+    return _entry("rights", not open_files, f"others can touch {', '.join(open_files)}: chmod go-rwx them" if open_files else "only you can read the secrets")
+
+
+async def _journal(profile: Profile) -> str:
+    bought, sold = profile.journal.read(lambda c: (_count(c, "purchases"), _count(c, "fulfilments")))
+    return f"{bought} bought, {sold} sold"
+
+
+def _count(connection: Any, table: str) -> int:
+    return int(connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])  # noqa: S608  # two fixed names
+
+
+async def _identity(profile: Profile) -> str:
+    profile.identity.sign("countersign", {"check": "doctor"})
+    return f"{profile.identity.key} (the password opens it)"
+
+
+async def _market(profile: Profile) -> str:
+    offers = await (await profile.market()).search(limit=100)
+    return f"{profile.config.market.plugin} answers; {len(offers)}{'+' if len(offers) == 100 else ''} offers"
+
+
+async def _wallets(profile: Profile) -> str:
+    parts = []
+    for rail, wallet in (await profile.wallets()).items():
+        balance = await wallet.balance()
+        parts.append(f"{rail}: {balance.available} available, {balance.incoming} incoming")
+    return "; ".join(parts) or "none configured: this profile can only look"
+
+
+async def _offers(profile: Profile) -> str:
+    backends = await profile.backends()
+    return f"{len(profile.config.offers)} configured" + (f", backends {', '.join(backends)}" if backends else "")
+
+
+def _caps(profile: Profile) -> dict[str, Any]:
+    caps = profile.caps
+    return _entry("spending", True, f"total cap {caps.in_total or 'none'}, cap per payment {caps.per_payment or 'none'}")

@@ -1,0 +1,199 @@
+"""Commands for the profile itself: init, doctor, identity, backup, restore."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tradeskill.faces.cli.shell import AsJson, PasswordFile, example, load_profile, password_from, run, say, show
+
+if TYPE_CHECKING:
+    from tradeskill.model import Network
+
+__all__ = ["backup", "doctor", "identity", "init", "restore"]
+
+DEFAULT_RPC, DEFAULT_WS = "http://127.0.0.1:7076", "ws://127.0.0.1:7078"
+
+
+@example(
+    "TRADESKILL_HOME=./seller tradeskill init --network dev --market ./market.db",
+    "tradeskill init --non-interactive --network dev --rpc http://127.0.0.1:7076 --ws ws://127.0.0.1:7078 --market ./market.db --password-file pw",
+)
+def init(
+    network: Annotated[str, typer.Option("--network", help="dev, test or live; fixed for this profile.")] = "dev",
+    rpc: Annotated[list[str] | None, typer.Option("--rpc", help="URL of a Nano node's RPC; may be repeated.")] = None,
+    ws: Annotated[str, typer.Option("--ws", help='URL of its websocket; "" for none.')] = DEFAULT_WS,
+    market: Annotated[str, typer.Option("--market", help="A market file shared by buyer and seller, or a relay's URL.")] = "",
+    live: Annotated[bool, typer.Option("--live", help="Needed for the live network: real money.")] = False,
+    non_interactive: Annotated[bool, typer.Option("--non-interactive", help="Never ask; take the password from --password-file.")] = False,
+    as_json: AsJson = False,
+    password_file: PasswordFile = None,
+) -> None:
+    """Make a profile in TRADESKILL_HOME: an identity key, a wallet seed (both encrypted) and a configuration file."""
+
+    async def main() -> dict[str, Any]:
+        from tradeskill.config import read_environment
+        from tradeskill.errors import ConfigError, SecretError, UsageError
+        from tradeskill.model import NETWORKS
+        from tradeskill.profile import create_profile
+        from tradeskill.world import World
+
+        if network not in NETWORKS:
+            raise UsageError(f"network {network!r} is not one of {', '.join(NETWORKS)}")
+        if network == "live" and not live:
+            raise UsageError("network live moves real money: repeat with --live if that is meant (spending caps start at 0)")
+        environment = read_environment(os.environ)
+        home = environment.home
+        if (home / "config.yaml").exists():
+            raise ConfigError(f"{home} holds a profile already: choose another folder with TRADESKILL_HOME")
+        if non_interactive and password_file is None and environment.password_file is None:
+            raise SecretError("--non-interactive needs --password-file FILE (or TRADESKILL_PASSWORD_FILE)")
+        password = password_from(password_file, confirm=True)()
+        chosen: Network = next(n for n in NETWORKS if n == network)
+        config = {
+            "network": network,
+            "market": _market(market, home),
+            "wallets": [{"plugin": "nano", "rpc": rpc or [DEFAULT_RPC], **({"ws": ws} if ws else {})}],
+        }
+        key = create_profile(home, config, chosen, password, World())
+        async with load_profile(password_file) as profile:
+            profile.password = lambda: password
+            address = await _address(profile)
+        return {"home": str(home), "network": network, "identity": key, "address": address, "config": str(home / "config.yaml")}
+
+    made = run(main, as_json=as_json)
+    if as_json:
+        show(made)
+        return
+    say(f"profile made in {made['home']} for network {made['network']}")
+    say(f"  identity  {made['identity']}")
+    say(f"  address   {made['address']}")
+    if made["network"] == "dev":
+        say(f"next: `tradeskill devnet` in another terminal, then `tradeskill devnet fund {made['address']} 10` XNO; then `tradeskill doctor`")
+    else:
+        say("next: back up with `tradeskill backup FILE`, set spending caps in config.yaml (buyer.cap_total), then `tradeskill doctor`")
+
+
+def _market(text: str, home: Path) -> dict[str, str]:
+    if text.startswith(("http://", "https://")):
+        return {"plugin": "relay", "url": text}
+    return {"plugin": "embedded", "path": str(Path(text).expanduser().absolute() if text else home.parent / "market.db")}
+
+
+async def _address(profile: Any) -> str:
+    """The wallet's address even while no node answers."""
+    return str(await (await profile.wallet()).address())
+
+
+@example("tradeskill doctor", "tradeskill doctor --json")
+def doctor(as_json: AsJson = False, password_file: PasswordFile = None) -> None:
+    """Check the profile: files and their rights, configuration, plugins, market, node, network, clock. Says how to mend what is wrong."""
+
+    async def main() -> list[dict[str, Any]]:
+        from tradeskill.faces.checkup import examine
+
+        return await examine(lambda: load_profile(password_file))
+
+    found = run(main, as_json=as_json)
+    if as_json:
+        show(found)
+    else:
+        for check in found:
+            typer.echo(f"{'ok  ' if check['ok'] else 'FAIL'} {check['check']:14} {check['detail']}")
+    if not all(check["ok"] for check in found):
+        raise typer.Exit(1)
+
+
+@example("tradeskill backup /media/stick/profile.tar.gz")
+def backup(target: Annotated[Path, typer.Argument(help="A new file.")], as_json: AsJson = False) -> None:
+    """Save the whole profile into one file, also while it works. Secrets in it stay encrypted under the profile's password."""
+
+    async def main() -> dict[str, Any]:
+        from tradeskill.backup import back_up
+        from tradeskill.config import home_from_env
+
+        return {"file": str(target), "files": back_up(home_from_env(os.environ), target)}
+
+    made = run(main, as_json=as_json)
+    show(made) if as_json else say(f"{made['files']} files saved in {made['file']}; keep the password elsewhere")
+
+
+@example("TRADESKILL_HOME=./again tradeskill restore profile.tar.gz")
+def restore(source: Annotated[Path, typer.Argument(help="A file that `backup` made.")], as_json: AsJson = False) -> None:
+    """Bring a saved profile back into an empty TRADESKILL_HOME. Do not run it beside the original: one of them at a time."""
+
+    async def main() -> dict[str, Any]:
+        from tradeskill.backup import restore as unpack
+        from tradeskill.config import home_from_env
+
+        home = home_from_env(os.environ)
+        return {"home": str(home), "files": unpack(source, home)}
+
+    made = run(main, as_json=as_json)
+    show(made) if as_json else say(f"{made['files']} files restored into {made['home']}; next: `tradeskill wallet scan`, then `tradeskill doctor`")
+
+
+identity = typer.Typer(no_args_is_help=True, help="This profile's key, and the keys of sellers it trusts.")
+
+
+@identity.command("show")
+@example("tradeskill identity show --json")
+def identity_show(as_json: AsJson = False) -> None:
+    """Show this profile's public key and the pinned sellers."""
+
+    async def main() -> dict[str, Any]:
+        from tradeskill.journal import buying
+
+        async with load_profile() as profile:
+            pins = [{"seller": s, "label": label, "how": how, "pinned_at": at} for s, label, how, at in profile.journal.read(buying.pins)]
+            return {"key": profile.identity.key, "network": profile.config.network, "pins": pins}
+
+    found = run(main, as_json=as_json)
+    if as_json:
+        show(found)
+        return
+    typer.echo(found["key"])
+    for pin in found["pins"]:
+        typer.echo(f"  {pin['label']:48} {pin['seller']}  ({pin['how']})")
+
+
+@identity.command("export")
+@example("tradeskill identity export > seller.key")
+def identity_export() -> None:
+    """Print the public key alone, for buyers to pin."""
+
+    async def main() -> str:
+        async with load_profile() as profile:
+            return profile.identity.key
+
+    sys.stdout.write(run(main) + "\n")
+
+
+@identity.command("pin")
+@example("tradeskill identity pin SELLER_KEY --label offer:OFFER_ID")
+def identity_pin(
+    key: Annotated[str, typer.Argument(help="A seller's public key (64 hex), as you know it from the seller.")],
+    label: Annotated[str, typer.Option("--label", help="A name for it; offers pin as offer:OFFER_ID.")],
+    as_json: AsJson = False,
+) -> None:
+    """Trust a seller's key that you learned out of band, under a label that then never names another key."""
+
+    async def main() -> dict[str, Any]:
+        import re
+
+        from tradeskill.errors import UsageError
+        from tradeskill.journal import buying
+
+        if re.fullmatch(r"[0-9a-f]{64}", key) is None:
+            raise UsageError(f"key {key!r} is not 64 lowercase hex digits")
+        async with load_profile() as profile:
+            now = profile.world.now_ms()
+            await profile.journal.write(lambda tx: buying.pin(tx, key, label, "out of band", now))
+            return {"seller": key, "label": label}
+
+    made = run(main, as_json=as_json)
+    show(made) if as_json else say(f"pinned {made['label']} to {made['seller']}")
