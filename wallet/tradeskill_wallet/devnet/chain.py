@@ -199,3 +199,4 @@ class Chain:
         for entry in self.ledger.entries.values():
             if not entry.confirmed:
                 self.confirmation.entered(entry, self.clock.now_ms())
+        self._arm()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -136,7 +137,9 @@ class DevNode:
         try:
             return await server.start(self._host, port)
         except OSError as error:
-            raise UsageError(f"port {port} on {self._host} cannot be used ({error.strerror}): choose another {option}, or 0 for any") from error
+            raise UsageError(
+                f"port {port} on {self._host} cannot be used ({os.strerror(error.errno) if error.errno else error}): choose another {option}, or 0 for any"
+            ) from error
 
     async def _close(self) -> None:
         await self._http.stop()

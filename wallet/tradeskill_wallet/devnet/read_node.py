@@ -10,7 +10,7 @@ from tradeskill_wallet.devnet.answers import Action, Answer, shown_block, upper
 from tradeskill_wallet.devnet.chain import Chain
 from tradeskill_wallet.devnet.genesis import GENESIS, GENESIS_ACCOUNT
 from tradeskill_wallet.devnet.request import Refused, Request
-from tradeskill_wallet.devnet.wire import decode_hash, decode_unsigned, dump
+from tradeskill_wallet.devnet.wire import decode_hex, decode_unsigned, dump
 from tradeskill_wallet.primitives import BURN, ZERO, encode_address, public_key, sign
 
 __all__ = ["NODE"]
@@ -96,13 +96,12 @@ def _uptime_field(chain: Chain) -> Answer:
 
 
 def _confirmation_info(chain: Chain, request: Request) -> Answer:
-    root = request.text("root")
-    halves = [decode_hash(root[:64]), decode_hash(root[64:])] if len(root) == 128 else [None]
-    if None in halves:
+    root = decode_hex(request.text("root"), 64)
+    if root is None:
         raise Refused("Invalid root hash")
-    previous = halves[1] or ZERO
+    first, previous = root[:32], root[32:]  # a first block's root is its account
     below = chain.view.entries.get(previous)
-    account = chain.view.accounts.get(halves[0] or ZERO)
+    account = chain.view.accounts.get(first)
     winner = below.successor if below else account.open_block if account else ZERO
     entry = chain.view.entries.get(winner)
     if entry is None or not chain.confirmation.active(entry):

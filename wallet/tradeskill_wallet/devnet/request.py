@@ -47,6 +47,7 @@ class Request:
 
     def __init__(self, fields: dict[str, Tree]) -> None:
         self.fields = fields
+        self.hyphenated = False  # an address came in the oldest spelling, with a hyphen: the answer says so
 
     def has(self, name: str) -> bool:
         return name in self.fields
@@ -73,9 +74,11 @@ class Request:
 
     def account(self, text: str = "") -> bytes:
         """`text`, or the field `account` when it is empty."""
-        account = decode_account(text or self.text("account"))
+        text = text or self.text("account")
+        account = decode_account(text)
         if account is None:
             raise Refused("Bad account number")
+        self.hyphenated = self.hyphenated or "-" in text
         return account
 
     def hash(self, name: str = "hash") -> bytes:

@@ -57,6 +57,8 @@ class Rpc:
             fields = parse(text)
             request = Request(fields if isinstance(fields, dict) else {})
             answer = await self._run(request.text("action"), request)
+            if request.hyphenated:
+                answer = {"deprecated_account_format": "1", **answer}
         except (BadJSON, UnicodeDecodeError):
             return error_text("Unable to parse JSON")
         except Refused as error:
