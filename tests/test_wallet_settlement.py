@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tradeskill.model import Invoice, Payment, PaymentStatus
 from tradeskill.money import MAX_RAW, Amount
-from tradeskill_wallet.primitives import ZERO, StateBlock, derive_key, encode_address, public_key
+from tradeskill_wallet.primitives import GENESIS_HASH, ZERO, StateBlock, derive_key, encode_address, public_key
 from tradeskill_wallet.settlement import Answers, Seen, judge, weigh
 
 CAPTURES = Path(__file__).parent / "captures"
@@ -303,3 +303,10 @@ def test_the_largest_amount_there_is_is_exact() -> None:
     send = StateBlock(SENDER, before.hash, OTHER, 0, OURS).signed(SECRET, os.urandom)
     status = verdict(one(Seen(send.hash_hex, entry(send), entry(before))), amount=MAX_RAW)
     assert (status.state, status.surplus) == ("paid", 0)
+
+
+@pytest.mark.parametrize("genesis", GENESIS_HASH.values())
+def test_the_first_send_of_all_is_counted_from_all_the_money(genesis: str) -> None:
+    send = StateBlock(SENDER, bytes.fromhex(genesis), OTHER, MAX_RAW - 100, OURS).signed(SECRET, os.urandom)
+    legacy = {"contents": {"type": "open"}}
+    assert weigh(Seen(send.hash_hex, entry(send), legacy), OURS).amount == 100

@@ -12,11 +12,12 @@ from typing import Final, Literal
 
 from tradeskill.errors import AmountError, UsageError
 from tradeskill.model import Invoice, Json, Payment, PaymentStatus
-from tradeskill.money import Amount, parse_raw, total
-from tradeskill_wallet.primitives import ZERO, StateBlock, decode_address, encode_address
+from tradeskill.money import MAX_RAW, Amount, parse_raw, total
+from tradeskill_wallet.primitives import GENESIS_HASH, ZERO, StateBlock, decode_address, encode_address
 
 __all__ = ["Answers", "Seen", "Weighed", "judge", "weigh"]
 
+FIRST_BLOCKS: Final = frozenset(bytes.fromhex(block) for block in GENESIS_HASH.values())  # legacy blocks, but all the money is known to be there
 MAX_TIMESTAMP: Final = 1 << 40  # seconds; beyond it a timestamp is nonsense
 
 
@@ -149,6 +150,8 @@ def _balance_before(seen: Seen, block: StateBlock) -> int | Weighed:
     """The sender's balance before the send, from the previous block's own contents, found by its hash."""
     if block.previous == ZERO:
         return 0  # an account's first block cannot send
+    if block.previous in FIRST_BLOCKS:
+        return MAX_RAW
     contents = seen.previous.get("contents") if isinstance(seen.previous, dict) else None
     if not isinstance(contents, dict):
         return Weighed("bogus", f"block {seen.hash}: the node does not show the block before it")
