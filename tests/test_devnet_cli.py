@@ -53,6 +53,19 @@ def test_one_line_tells_the_endpoints_and_sigterm_ends_it_with_exit_0() -> None:
         assert process.stdout.read() == ""
 
 
+def test_open_connections_do_not_keep_it_from_stopping() -> None:
+    from websockets.sync.client import connect
+
+    with server() as (process, ready):
+        host, port = ready["rpc"].removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as idle, connect(ready["ws"]) as listener:
+            idle.sendall(b"POST / HTTP/1.1\r\n")
+            listener.send('{"action": "ping"}')
+            assert json.loads(listener.recv(timeout=5))["ack"] == "pong"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 0
+
+
 def test_fund_prints_the_hash_of_a_confirmed_send_and_several_at_once_all_arrive() -> None:
     with server("--confirmation-delay", "20") as (_, ready):
         funded = call("fund", ALICE, "5 XNO", "--rpc", ready["rpc"], "--json")
