@@ -16,7 +16,17 @@ from typing import Final
 from tradeskill import policy
 from tradeskill.agreement import check_input, read_offer, read_request, sign_request, verify_quote, verify_receipt
 from tradeskill.contracts import Market, Wallet
-from tradeskill.errors import NotFoundError, PolicyError, RefusedError, StaleFenceError, StateError, TradeskillError, UnavailableError, UntrustedError
+from tradeskill.errors import (
+    NotFoundError,
+    PolicyError,
+    RefusedError,
+    StaleFenceError,
+    StateError,
+    TradeskillError,
+    UnavailableError,
+    UntrustedError,
+    UsageError,
+)
 from tradeskill.journal import Blobs, Database, Purchase, Transaction, buying
 from tradeskill.journal.records import document_text, invoice_text, read_document, read_invoice
 from tradeskill.lifecycle import PURCHASE
@@ -32,6 +42,7 @@ log = logging.getLogger("tradeskill.buyer")
 
 PAY_MARGIN_MS: Final = 120_000  # no payment with less than this left on either deadline
 REFUND_EXPIRY_MS: Final = 365 * 86_400_000
+NOT_TAKEN: Final = (StateError, NotFoundError, RefusedError, UsageError)  # the market's answer is no; anything else it may still have done
 
 
 @dataclass(frozen=True)
@@ -176,12 +187,20 @@ class Buyer:
     # before money
 
     async def _request(self, purchase: Purchase) -> None:
-        job = await self._market.request(read_document(purchase.request))
+        try:
+            job = await self._market.request(read_document(purchase.request))
+        except NOT_TAKEN as error:
+            await self._give_up(purchase, "abandon", error.code, str(error))
+            return
         await self._move(purchase, "request", job_id=job.job_id)
 
     async def _await_quote(self, purchase: Purchase) -> None:
         deadline = self._world.monotonic() + self._settings.quote_timeout
-        job = await self._job_when(purchase, lambda job: job.state != "requested", deadline)
+        try:
+            job = await self._job_when(purchase, lambda job: job.state != "requested", deadline)
+        except NotFoundError as error:
+            await self._give_up(purchase, "abandon", error.code, str(error))
+            return
         if job.state == "requested":
             await self._give_up(purchase, "abandon", "quote_timeout", f"no quote within {self._settings.quote_timeout:g} s")
         elif job.quote is not None and job.state in ("quoted", "accepted"):
@@ -241,16 +260,17 @@ class Buyer:
             return
         try:
             job = await self._market.accept(purchase.job_id or "")
-        except (StateError, NotFoundError) as error:
+        except NOT_TAKEN as error:
             await self._give_up(purchase, "abandon", error.code, str(error))
             return
         await self._move(purchase, "accept", accepted_at=min(job.accepted_at or self._world.now_ms(), self._world.now_ms()))
 
     def _time_left(self, purchase: Purchase) -> bool:
+        return self._pay_by(purchase) - self._world.now_ms() > PAY_MARGIN_MS
+
+    def _pay_by(self, purchase: Purchase) -> int:
         assert purchase.invoice is not None
-        now = self._world.now_ms()
-        paid_by = (purchase.accepted_at or now) + PAYMENT_TTL_MS
-        return min(read_invoice(purchase.invoice).expires_at, paid_by) - now > PAY_MARGIN_MS
+        return min(read_invoice(purchase.invoice).expires_at, (purchase.accepted_at or self._world.now_ms()) + PAYMENT_TTL_MS)
 
     # money
 
@@ -262,8 +282,14 @@ class Buyer:
         await self._move(purchase, "pay")
 
     async def _pay(self, purchase: Purchase) -> None:
+        """Sign once, publish those bytes until they are out. Nothing is signed late, also after a crash."""
         assert purchase.invoice is not None
         wallet = self._wallets[purchase.rail or ""]
+        if not self._time_left(purchase) and await wallet.paid(purchase.purchase_id) is None:
+            if self._world.now_ms() < self._pay_by(purchase) + PAY_MARGIN_MS:  # another process of this profile may be signing right now
+                raise UnavailableError("less than 2 minutes left to pay: nothing is signed any more, the reservation is freed soon")
+            await self._give_up(purchase, "release", "expired", "interrupted before the payment was signed, and its time is over; nothing was paid")
+            return
         try:
             proof = await wallet.pay(read_invoice(purchase.invoice), purchase.purchase_id)
         except RefusedError as error:
@@ -279,12 +305,17 @@ class Buyer:
         """Until acknowledged; a job that ended meanwhile leaves the money to the seller's refund."""
         try:
             await self._market.submit_payment(purchase.job_id or "", purchase.rail or "", purchase.payment_id or "", purchase.token or "")
-        except (StateError, NotFoundError) as error:
-            job = await self._market.get(purchase.job_id or "")
-            if job.payment_id != purchase.payment_id:
+        except NOT_TAKEN as error:
+            if not await self._submitted(purchase):
                 await self._move(purchase, "fail", error_code="not_submitted", error_message=f"paid, but the market does not take the submission: {error}")
                 return
         await self._move(purchase, "submit")
+
+    async def _submitted(self, purchase: Purchase) -> bool:
+        try:
+            return (await self._market.get(purchase.job_id or "")).payment_id == purchase.payment_id
+        except NotFoundError:
+            return False
 
     async def _begin_waiting(self, purchase: Purchase) -> None:
         await self._move(purchase, "wait")
@@ -294,11 +325,18 @@ class Buyer:
         deadline = self._world.monotonic() + max(0.0, purchase.updated_at / 1000 + self._settings.deliver_timeout - self._world.now_ms() / 1000)
         final = False
         while True:
-            if not final:
-                assert purchase.invoice is not None
-                final = (await self._wallets[purchase.rail or ""].pay(read_invoice(purchase.invoice), purchase.purchase_id)).state == "final"
+            final = final or await self._kept_alive(purchase)
             soon = min(deadline, self._world.monotonic() + (30.0 if final else self._settings.poll_seconds))
-            job = await self._job_when(purchase, lambda job: job.state in ("delivered", "failed", "canceled", "expired"), soon)
+            job = await self._job_or_none(purchase, soon)
+            if job is None:
+                if await self._refunded(purchase):
+                    await self._move(purchase, "fail", error_code="gone", error_message="the market does not know the job any more; the money came back")
+                    return
+                if self._world.monotonic() < deadline:
+                    await self._world.sleep(self._settings.poll_seconds)
+                    continue
+                await self._dispute_undelivered(purchase)
+                return
             if job.state == "delivered":
                 await self._receive(purchase, job)
                 return
@@ -310,9 +348,29 @@ class Buyer:
             if job.state in ("quoted", "accepted") and job.payment_id is None:
                 await self._resubmit(purchase, job)
             if self._world.monotonic() >= deadline:
-                message = f"nothing delivered within {self._settings.deliver_timeout:g} s of the payment; quote and payment are kept as evidence"
-                await self._finish(purchase, "dispute", error_code="not_delivered", error_message=message)
+                await self._dispute_undelivered(purchase)
                 return
+
+    async def _dispute_undelivered(self, purchase: Purchase) -> None:
+        message = f"nothing delivered within {self._settings.deliver_timeout:g} s of the payment; quote and payment are kept as evidence"
+        await self._finish(purchase, "dispute", error_code="not_delivered", error_message=message)
+
+    async def _kept_alive(self, purchase: Purchase) -> bool:
+        """Whether the payment is final; published again where it got lost. A wallet in trouble must not hide the delivery."""
+        assert purchase.invoice is not None
+        try:
+            return (await self._wallets[purchase.rail or ""].pay(read_invoice(purchase.invoice), purchase.purchase_id)).state == "final"
+        except (UnavailableError, RefusedError, StateError) as error:
+            log.warning("purchase %s: payment not looked after: %s", purchase.purchase_id, error)
+            return False
+
+    async def _job_or_none(self, purchase: Purchase, deadline: float) -> Job | None:
+        """As `_job_when` it ends; None when the market says there is no such job (it lost it, or hides it)."""
+        try:
+            return await self._job_when(purchase, lambda job: job.state in ("delivered", "failed", "canceled", "expired"), deadline)
+        except NotFoundError as error:
+            log.warning("purchase %s is paid for: %s", purchase.purchase_id, error)
+            return None
 
     async def _resubmit(self, purchase: Purchase, job: Job) -> None:
         """The market forgot (it was rolled back): push acceptance and payment again."""
@@ -320,7 +378,7 @@ class Buyer:
             if job.state == "quoted":
                 await self._market.accept(job.job_id)
             await self._market.submit_payment(job.job_id, purchase.rail or "", purchase.payment_id or "", purchase.token or "")
-        except StateError as error:
+        except NOT_TAKEN as error:
             log.warning("job %s: not submitted again: %s", job.job_id, error)
 
     async def _receive(self, purchase: Purchase, job: Job) -> None:
@@ -362,21 +420,25 @@ class Buyer:
             )
 
     async def _await_refund(self, purchase: Purchase) -> Purchase:
-        """Look for the refund on the fresh address signed into the request; give back the reservation when it is there."""
+        """Look for the refund for a while; give back the reservation when it is there."""
         deadline = self._world.monotonic() + self._settings.refund_wait
-        invoices = {rail: read_invoice(text) for rail, text in json.loads(purchase.refund_invoices).items()}
-        invoice = invoices.get(purchase.rail or "")
-        while invoice is not None:
+        while True:
             try:
-                status = await self._wallets[invoice.rail].settle(invoice, None)
-                if sum(payment.amount.value for payment in status.payments) >= int(purchase.amount or "0"):
+                if await self._refunded(purchase):
                     return await self._move_with(purchase, "refund", policy.release)
             except UnavailableError as error:
                 log.warning("purchase %s: refund not checked: %s", purchase.purchase_id, error)
             if self._world.monotonic() >= deadline:
-                break
+                return purchase
             await self._world.sleep(min(1.0, self._settings.poll_seconds))
-        return purchase
+
+    async def _refunded(self, purchase: Purchase) -> bool:
+        """Whether the price is back, on the fresh address signed into the request."""
+        text = json.loads(purchase.refund_invoices).get(purchase.rail or "")
+        if text is None:
+            return False
+        status = await self._wallets[purchase.rail or ""].settle(read_invoice(text), None)
+        return sum(payment.amount.value for payment in status.payments) >= int(purchase.amount or "0")
 
     # moving
 
@@ -408,7 +470,7 @@ class Buyer:
         if purchase.job_id is not None:
             try:
                 await self._market.cancel(purchase.job_id, code)
-            except (StateError, NotFoundError, UnavailableError) as error:
+            except (UnavailableError, *NOT_TAKEN) as error:
                 log.info("job %s: not canceled at the market: %s", purchase.job_id, error)
         return moved
 

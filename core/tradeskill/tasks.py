@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from tradeskill.errors import UnavailableError
 from tradeskill.world import World
 
-__all__ = ["Tasks"]
+__all__ = ["FIRST_DELAY", "LAST_DELAY", "Tasks"]
 
 T = TypeVar("T")
 FIRST_DELAY, LAST_DELAY = 0.1, 10.0
@@ -22,10 +22,13 @@ class Tasks:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._fatal: BaseException | None = None
-        self._ended = asyncio.Event()
+        self._ended = False
+        self._nudged = asyncio.Event()
 
     def spawn(self, name: str, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """One task a name; asked again while it runs, it runs once more afterwards."""
+        """One task a name; asked again while it runs, it runs once more afterwards. Ignored once all are being stopped."""
+        if self._ended:
+            return
         if name in self._running:
             self._again.add(name)
             return
@@ -76,17 +79,16 @@ class Tasks:
             pass
         event.clear()
 
-    async def until(self, done: Callable[[], bool], every: float) -> None:
-        """Until `done()` or `end()`; raises what ended a task. Then stops all tasks."""
+    async def until(self, ask_again: Callable[[], float | None]) -> None:
+        """Until `ask_again()` answers None, or `end()`; raises what ended a task. Then stops all tasks.
+
+        It answers in how many seconds it wants to be asked again; `nudge()` asks at once.
+        """
         try:
-            while self._fatal is None and not done():
-                try:
-                    async with asyncio.timeout(every):
-                        await self._ended.wait()
-                        break
-                except TimeoutError:
-                    continue
+            while self._fatal is None and not self._ended and (seconds := ask_again()) is not None:
+                await self.wait(self._nudged, seconds)
         finally:
+            self._ended = True
             tasks = list(self._running.values())
             for task in tasks:
                 task.cancel()
@@ -94,8 +96,12 @@ class Tasks:
         if self._fatal is not None:
             raise self._fatal
 
+    def nudge(self) -> None:
+        self._nudged.set()
+
     def end(self) -> None:
-        self._ended.set()
+        self._ended = True
+        self._nudged.set()
 
     def _finished(self, name: str, start: Callable[[], Coroutine[Any, Any, None]], task: asyncio.Task[None]) -> None:
         del self._running[name]
@@ -104,7 +110,7 @@ class Tasks:
         error = task.exception()
         if error is not None:
             self._fatal = self._fatal or error
-            self._ended.set()
+            self._nudged.set()
         elif name in self._again:
             self._again.discard(name)
             self.spawn(name, start)

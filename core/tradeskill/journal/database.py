@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tradeskill.errors import StorageError, TradeskillError, UnavailableError
+from tradeskill.errors import StateError, StorageError, TradeskillError, UnavailableError
 from tradeskill.journal.schema import bind_network, migrate
 from tradeskill.world import World
 
@@ -116,7 +116,10 @@ class Database:
                     outcomes.append(function(connection))
                 except sqlite3.OperationalError:
                     raise
-                except Exception as error:
+                except sqlite3.IntegrityError as error:
+                    connection.execute("ROLLBACK TO one")
+                    outcomes.append(StateError(f"the journal refused a step that contradicts it: {error}"))
+                except Exception as error:  # noqa: BLE001  # whatever it is, it is its caller's alone
                     connection.execute("ROLLBACK TO one")
                     outcomes.append(error)
                 connection.execute("RELEASE one")
@@ -140,4 +143,5 @@ def _translated(error: sqlite3.Error) -> TradeskillError:
     name = getattr(error, "sqlite_errorname", "") or ""
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return UnavailableError(f"the journal is busy: another process kept it locked for {BUSY_MS // 1000} s")
-    return StorageError(f"the journal cannot be written ({name or 'sqlite'}: {error}): free space or repair the disk, then start again; nothing was acknowledged")
+    cause = f"{name or 'sqlite'}: {error}"
+    return StorageError(f"the journal cannot be written ({cause}): free space or repair the disk, then start again; nothing was acknowledged")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
+from functools import cache, lru_cache
 from typing import Any, TypeVar, cast
 
 from tradeskill.model import Invoice, Json, Network, SignedDocument
@@ -32,6 +33,7 @@ class Fulfilment:
     lease_owner: str
     lease_until: int
     market_fence: int | None
+    contested: int  # 1: taken over from somebody not proved dead
     attempt: int
     execution_id: str | None
     claim: str | None
@@ -151,13 +153,19 @@ class Effect:
 
 def from_row(kind: type[T], row: Any) -> T:
     """A row's columns by the names of the dataclass's fields; the row may have more."""
-    return kind(*[row[field.name] for field in fields(cast(Any, kind))])
+    return kind(*[row[name] for name in _names(cast(Any, kind))])
+
+
+@cache
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 def document_text(document: SignedDocument) -> str:
     return json.dumps(document_to_json(document), ensure_ascii=False, separators=(",", ":"))
 
 
+@lru_cache(maxsize=1024)  # a document is read at every step of its job
 def read_document(text: str) -> SignedDocument:
     return document_from_json(parse_json(text, "stored document"))
 

@@ -20,6 +20,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             job_id TEXT PRIMARY KEY, state TEXT NOT NULL, offer_id TEXT NOT NULL, offer_name TEXT NOT NULL, buyer TEXT NOT NULL,
             request TEXT NOT NULL, quote TEXT, expires_at INTEGER, hold_until INTEGER,
             fence INTEGER NOT NULL DEFAULT 0, lease_owner TEXT NOT NULL DEFAULT '', lease_until INTEGER NOT NULL DEFAULT 0, market_fence INTEGER,
+            contested INTEGER NOT NULL DEFAULT 0,
             attempt INTEGER NOT NULL DEFAULT 0, execution_id TEXT, claim TEXT, claim_rail TEXT, token TEXT,
             result_sha256 TEXT, result_type TEXT, receipt TEXT, error_code TEXT, error_message TEXT,
             created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, paid_at INTEGER, started_at INTEGER, finished_at INTEGER) STRICT""",

@@ -42,11 +42,14 @@ __all__ = [
     "pending_effects",
     "record_found",
     "record_start",
+    "repeat_effect",
     "return_allocated",
     "save_claim",
     "save_cursor",
     "save_offer",
     "take",
+    "takeable",
+    "tries",
 ]
 
 
@@ -117,7 +120,9 @@ def add_fulfilment(tx: Transaction, *, job_id: str, offer_id: str, offer_name: s
     return cursor.rowcount == 1
 
 
-def move_fulfilment(tx: Transaction, job_id: str, event: str, now: int, *, fence: int | None = None, new_fence: int | None = None, **changes: object) -> Fulfilment:
+def move_fulfilment(
+    tx: Transaction, job_id: str, event: str, now: int, *, fence: int | None = None, new_fence: int | None = None, **changes: object
+) -> Fulfilment:
     """One step of the fulfilment table with its column changes and effects, or an error and nothing changed.
 
     `fence`: who reports on execution must show the fence it took; StaleFenceError when somebody newer holds the job.
@@ -137,15 +142,24 @@ def take(
 ) -> Fulfilment | None:
     """Take the lease on a paid or interrupted job under a new fence; None while somebody alive holds it."""
     row = fulfilment(tx, job_id)
-    if row.state in ("leased", "started") and row.lease_owner != owner and row.lease_until > now and row.lease_owner not in dead_owners:
+    if not takeable(row, owner, now, dead_owners):
         return None
     fence = next_fence(tx)
     changes: dict[str, Any] = {"new_fence": fence, "lease_owner": owner, "lease_until": until, "market_fence": market_fence}
+    if row.state == "started" and row.lease_owner != owner and row.lease_owner not in dead_owners:
+        changes["contested"] = 1  # the former holder may only be asleep
     if row.state == "leased":
         row = move_fulfilment(tx, job_id, "lapse", now)
     if row.state == "paid":
         return move_fulfilment(tx, job_id, "lease", now, **changes)
     return move_fulfilment(tx, job_id, "take_over", now, **changes)
+
+
+def takeable(row: Fulfilment, owner: str, now: int, dead_owners: Iterable[str] = ()) -> bool:
+    """Whether `owner` may take the lease: the job is paid or interrupted, and nobody else alive holds it."""
+    if row.state not in ("leased", "started"):
+        return row.state == "paid"
+    return row.lease_owner == owner or row.lease_until <= now or row.lease_owner in dead_owners
 
 
 def next_fence(tx: Transaction) -> int:
@@ -155,10 +169,11 @@ def next_fence(tx: Transaction) -> int:
     return fence
 
 
-def heartbeat(tx: Transaction, job_id: str, fence: int, until: int, market_fence: int | None) -> None:
-    """Renew the lease. StaleFenceError when somebody newer holds the job."""
+def heartbeat(tx: Transaction, job_id: str, fence: int, until: int, market_fence: int | None = None) -> None:
+    """Renew the lease, and note a new market fence if there is one. StaleFenceError when somebody newer holds the job."""
     changed = tx.execute(
-        "UPDATE fulfilments SET lease_until = ?, market_fence = ? WHERE job_id = ? AND fence = ? AND state IN ('leased', 'started', 'executed')",
+        "UPDATE fulfilments SET lease_until = ?, market_fence = COALESCE(?, market_fence)"
+        " WHERE job_id = ? AND fence = ? AND state IN ('leased', 'started', 'executed')",
         (until, market_fence, job_id, fence),
     ).rowcount
     if changed != 1:
@@ -230,7 +245,8 @@ def record_found(tx: Transaction, invoice: Invoice, payments: Sequence[Payment],
     for payment in payments:
         tx.execute(
             "INSERT OR IGNORE INTO payments"
-            " (rail, network, payment_id, part, invoice_id, job_id, state, amount, unit, received_at, sender, found_at, updated_at) VALUES (?, ?, ?, 0, ?, ?, 'found', ?, ?, ?, ?, ?, ?)",
+            " (rail, network, payment_id, part, invoice_id, job_id, state, amount, unit, received_at, sender, found_at, updated_at)"
+            " VALUES (?, ?, ?, 0, ?, ?, 'found', ?, ?, ?, ?, ?, ?)",
             (
                 invoice.rail,
                 invoice.network,
@@ -336,6 +352,17 @@ def effect_failed(tx: Transaction, effect_id: int, error: str, give_up: bool) ->
         "UPDATE effects SET attempts = attempts + 1, last_error = ?, state = ? WHERE effect_id = ? AND state = 'pending'",
         (error[:500], "failed" if give_up else "pending", effect_id),
     )
+
+
+def tries(connection: sqlite3.Connection, effect_id: int) -> int:
+    """How often it was tried in vain."""
+    return int(connection.execute("SELECT attempts FROM effects WHERE effect_id = ?", (effect_id,)).fetchone()[0])
+
+
+def repeat_effect(tx: Transaction, subject: str, subject_id: str, name: str, now: int) -> None:
+    """Ask for an effect again, unless it is being asked for."""
+    if tx.execute("SELECT 1 FROM effects WHERE subject_id = ? AND name = ? AND state = 'pending'", (subject_id, name)).fetchone() is None:
+        _add_effect(tx, subject, subject_id, name, now)
 
 
 def add_effect(tx: Transaction, subject: str, subject_id: str, name: str, now: int) -> None:

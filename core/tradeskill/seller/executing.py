@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sqlite3
+from functools import partial
 from pathlib import Path
 
 from tradeskill.agreement import Request, sign_receipt
 from tradeskill.contracts import Task
-from tradeskill.errors import NotFoundError, RefusedError, StateError, TradeskillError, UnavailableError
-from tradeskill.journal import Fulfilment, Transaction, selling
+from tradeskill.errors import NotFoundError, RefusedError, StaleFenceError, StateError, TradeskillError, UnavailableError, UsageError
+from tradeskill.journal import Fulfilment, PaymentRow, Transaction, selling
 from tradeskill.journal.records import document_text, read_document
 from tradeskill.model import Delivery, JobError, Lock, Result
 from tradeskill.money import Amount
@@ -19,6 +22,8 @@ __all__ = ["Executing"]
 
 log = logging.getLogger("tradeskill.seller")
 
+NOT_TAKEN = (StateError, NotFoundError, RefusedError, UsageError)  # the market's answer is no; anything else it may still have done
+
 
 class Executing:
     def __init__(self, shop: Shop) -> None:
@@ -26,12 +31,14 @@ class Executing:
 
     async def execute(self, job_id: str) -> float | None:
         """Lock, lease, start, wait, collect: adopting whatever an earlier worker left."""
-        row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))
+        row = self._shop.row(job_id)
         if row.state not in ("paid", "leased", "started"):
             return None
         listing = self._shop.listings.get(row.offer_name)
-        if listing is None or not listing.run or self.parked(row):
-            return None if listing is not None else 30.0
+        if listing is None:
+            return 30.0  # not sold any more; a worker that still knows it goes on
+        if not listing.run or self.parked(row):
+            return None
         row_or_wait = await self.lease(job_id)
         if not isinstance(row_or_wait, Fulfilment):
             return row_or_wait
@@ -46,38 +53,53 @@ class Executing:
         try:
             with self._shop.world.step("seller.lock"):
                 lock = await self._shop.market.lock(job_id)
-        except (StateError, NotFoundError) as error:
-            return await self._not_lockable(job_id, error)
-        now = self._shop.world.now_ms()
-        owners = {row.lease_owner for row in self._shop.journal.read(lambda c: selling.fulfilments(c, ("leased", "started")))}
-        dead = {owner for owner in owners if self._shop.is_dead(owner)}
+        except NOT_TAKEN as error:
+            return await self._give_back(job_id, "not_lockable", error)
+        now, dead = self._shop.world.now_ms(), self._dead_owners()
         row = await self._shop.journal.write(
             lambda tx: selling.take(tx, job_id, self._shop.owner, now + LEASE_MS, now, dead_owners=dead, market_fence=lock.market_fence)
         )
         return row if row is not None else 1.0
 
-    async def _not_lockable(self, job_id: str, error: TradeskillError) -> float | None:
-        """Paid, but the market gives no lock: wait for the buyer's submission until the deadline, else return the money."""
-        row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))
+    def _dead_owners(self) -> set[str]:
+        owners = {row.lease_owner for row in self._shop.journal.read(lambda c: selling.fulfilments(c, ("leased", "started")))}
+        return {owner for owner in owners if self._shop.is_dead(owner)}
+
+    async def _give_back(self, job_id: str, code: str, error: TradeskillError) -> float | None:
+        """The market takes no lock or no result for a paid job: seconds to wait while it still may, else the money goes back (None).
+
+        It may until the deadline, for want of the buyer's submission (late, or forgotten by the market) or while another worker
+        delivers; not once it shows the job as ended in any other way.
+        """
         try:
             job = await self._shop.market.get(job_id)
         except NotFoundError:
             job = None
-        now = self._shop.world.now_ms()
-        ended = job is None or job.state not in ("requested", "quoted", "accepted", "running")
-        if ended or now > (row.hold_until or 0) + GRACE_MS:
-            state = "gone" if job is None else job.state
-            await self._fail_now(row, "not_lockable", f"the market shows the job as {state}: {error}"[:200])
+        state = "gone" if job is None else job.state
+        now, dead = self._shop.world.now_ms(), self._dead_owners()
+
+        def give_back(tx: Transaction) -> float | None:
+            row = selling.fulfilment(tx, job_id)
+            if row.state not in ACTIVE:
+                return None
+            ended = state not in ("requested", "quoted", "accepted", "running", "delivered")
+            if not ended and now <= max(row.hold_until or 0, row.finished_at or 0) + GRACE_MS:
+                return min(15.0, max(1.0, (now - (row.paid_at or now)) / 10_000))
+            if row.state != "executed" and not selling.takeable(row, self._shop.owner, now, dead):
+                return 1.0
+            fail(tx, row, code, f"the market shows the job as {state}: {error}", now, self._shop.settings.terms.refund_minimum)
             return None
-        return 1.0
+
+        pause = await self._shop.journal.write(give_back)
+        self._shop.wake()
+        return pause
 
     async def _start(self, row: Fulfilment) -> Fulfilment:
         """Record the start before starting (rule 3)."""
         now = self._shop.world.now_ms()
 
         def start(tx: Transaction) -> Fulfilment:
-            selling.record_start(tx, row.job_id, row.attempt + 1, row.fence, now)
-            return selling.move_fulfilment(
+            moved = selling.move_fulfilment(
                 tx,
                 row.job_id,
                 "start",
@@ -87,6 +109,8 @@ class Executing:
                 execution_id=execution_id(row.job_id, row.attempt + 1),
                 started_at=now,
             )
+            selling.record_start(tx, row.job_id, moved.attempt, row.fence, now)
+            return moved
 
         with self._shop.world.step("seller.start-intent"):
             return await self._shop.journal.write(start)
@@ -99,6 +123,7 @@ class Executing:
             execution = row.execution_id or execution_id(row.job_id, row.attempt)
             status = await backend.status(execution)
             if status.state == "absent":
+                self._check_mine(row)
                 try:
                     with self._shop.world.step("seller.backend-create"):
                         await backend.start(execution, self._task(listing, request, row), listing.limits)
@@ -132,6 +157,12 @@ class Executing:
                     return
                 row = retried
 
+    def _check_mine(self, row: Fulfilment) -> None:
+        """Right before a start: a worker that slept past its lease must not start what somebody else has finished."""
+        current = self._shop.row(row.job_id)
+        if (current.state, current.fence) != ("started", row.fence):
+            raise StaleFenceError(f"job {row.job_id}: fence {row.fence} is not current any more")
+
     def _task(self, listing: Listing, request: Request, row: Fulfilment) -> Task:
         return Task(
             argv=listing.run,
@@ -142,15 +173,23 @@ class Executing:
         )
 
     async def _beat(self, row: Fulfilment) -> None:
-        """Renew lease and lock while work runs. A lost lock is taken again at delivery; a lost fence ends this worker's part."""
-        market_fence = row.market_fence
+        """Renew lease, then lock, while work runs. A lost lock is taken again at delivery; a lost fence ends this worker's part.
+
+        The lease comes first and the market has only so long, so that a slow market cannot make the lease lapse.
+        """
         with self._shop.world.step("seller.heartbeat"):
+            await self._renew(row, None)
             try:
-                market_fence = (await self._shop.market.lock(row.job_id)).market_fence
-            except (UnavailableError, StateError) as error:
+                async with asyncio.timeout(self._shop.settings.heartbeat_seconds):
+                    lock = await self._shop.market.lock(row.job_id)
+            except (TimeoutError, UnavailableError, *NOT_TAKEN) as error:
                 log.info("job %s: lock not renewed: %s", row.job_id, error)
-            until = self._shop.world.now_ms() + LEASE_MS
-            await self._shop.journal.write(lambda tx: selling.heartbeat(tx, row.job_id, row.fence, until, market_fence))
+                return
+            await self._renew(row, lock.market_fence)
+
+    async def _renew(self, row: Fulfilment, market_fence: int | None) -> None:
+        until = self._shop.world.now_ms() + LEASE_MS
+        await self._shop.journal.write(lambda tx: selling.heartbeat(tx, row.job_id, row.fence, until, market_fence))
 
     async def _lost(self, row: Fulfilment, listing: Listing) -> Fulfilment | None:
         """An execution proved dead without an outcome: the next attempt for pure work, else refund or review."""
@@ -167,10 +206,11 @@ class Executing:
         now, attempt = self._shop.world.now_ms(), row.attempt + 1
 
         def again(tx: Transaction) -> Fulfilment:
-            selling.record_start(tx, row.job_id, attempt, row.fence, now)
-            return selling.move_fulfilment(
+            moved = selling.move_fulfilment(
                 tx, row.job_id, "retry", now, fence=row.fence, attempt=attempt, execution_id=execution_id(row.job_id, attempt), started_at=now
             )
+            selling.record_start(tx, row.job_id, attempt, row.fence, now)
+            return moved
 
         with self._shop.world.step("seller.start-intent"):
             return await self._shop.journal.write(again)
@@ -181,9 +221,7 @@ class Executing:
             sha256 = await self._shop.world.offload(lambda: self._shop.blobs.put(result.data))
         request = request_of(row)
         assert row.quote is not None
-        payments = [p for p in self._shop.journal.read(lambda c: selling.payments_of(c, row.job_id)) if p.state == "allocated"]
-        if not payments:
-            raise StateError(f"job {row.job_id} has no allocated payment: nothing may be delivered")
+        payments = self._shop.journal.read(partial(_allocated, job_id=row.job_id))
         now = self._shop.world.now_ms()
         with self._shop.world.step("seller.receipt-signed"):
             receipt = sign_receipt(
@@ -198,22 +236,31 @@ class Executing:
                 delivered_at=now,
                 fence=row.fence,
             )
-        with self._shop.world.step("seller.result-committed"):
-            row = await self._shop.journal.write(
-                lambda tx: selling.move_fulfilment(
-                    tx,
-                    row.job_id,
-                    "finish",
-                    now,
-                    fence=row.fence,
-                    result_sha256=sha256,
-                    result_type=result.media_type,
-                    receipt=document_text(receipt),
-                    finished_at=now,
-                )
+        def finish(tx: Transaction) -> Fulfilment:
+            if _allocated(tx, row.job_id) != payments:
+                raise StateError(f"job {row.job_id}: its payments were moved meanwhile")
+            return selling.move_fulfilment(
+                tx,
+                row.job_id,
+                "finish",
+                now,
+                fence=row.fence,
+                result_sha256=sha256,
+                result_type=result.media_type,
+                receipt=document_text(receipt),
+                finished_at=now,
             )
+
+        with self._shop.world.step("seller.result-committed"):
+            finished = await self._shop.journal.write(finish)
         self._shop.wake()
-        return row
+        return finished
+
+    async def finish_by_hand(self, row: Fulfilment, result: Result) -> Fulfilment:
+        """A result that a person or an agent made, under the fence it holds: start and finish are recorded as for any work."""
+        if row.state == "leased":
+            row = await self._start(row)
+        return await self.finish(row, result)
 
     async def _fail_now(self, row: Fulfilment, code: str, message: str) -> None:
         now = self._shop.world.now_ms()
@@ -221,10 +268,12 @@ class Executing:
         self._shop.wake()
 
     async def park(self, job_id: str, note: str) -> None:
-        """Leave the decision to the owner: the payment goes to review, the job stays as it is."""
-        now = self._shop.world.now_ms()
+        """Leave an unfinished job to its owner: the payment goes to review, the job stays as it is. Not while somebody alive works on it."""
+        now, dead = self._shop.world.now_ms(), self._dead_owners()
 
         def park(tx: Transaction) -> None:
+            if not selling.takeable(selling.fulfilment(tx, job_id), self._shop.owner, now, dead):
+                return
             for payment in selling.payments_of(tx, job_id):
                 if payment.state == "allocated":
                     selling.move_payment(tx, payment, "hold", now, note=note)
@@ -239,27 +288,32 @@ class Executing:
     # executed -> delivered; failed -> reported
 
     async def deliver(self, job_id: str) -> float | None:
-        row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))
-        if row.state != "executed":
+        """Hand over the stored result; asked again after it was delivered (the market forgot), the same bytes once more."""
+        row = self._shop.row(job_id)
+        if row.state not in ("executed", "delivered"):
             return None
         assert row.receipt is not None
         assert row.result_sha256 is not None
-        result = Result(self._shop.blobs.get(row.result_sha256), row.result_type or "application/octet-stream")
         try:
+            result = Result(self._shop.blobs.get(row.result_sha256), row.result_type or "application/octet-stream")
             await self._hand_over(row, Delivery(result=result, receipt=read_document(row.receipt)))
-        except (StateError, NotFoundError) as error:
-            await self._fail_now(row, "not_deliverable", f"the market does not take the result: {error}")
-            return None
+        except NOT_TAKEN as error:
+            if row.state == "delivered":
+                log.warning("job %s: not delivered again: %s", job_id, error)
+                return None
+            return await self._give_back(job_id, "not_deliverable", error)
         now = self._shop.world.now_ms()
         with self._shop.world.step("seller.ack-committed"):
-            await self._shop.journal.write(lambda tx: self._delivered(tx, row, len(result.data), now))
+            await self._shop.journal.write(lambda tx: self._delivered(tx, job_id, len(result.data), now))
         self._shop.wake()
         return None
 
-    def _delivered(self, tx: Transaction, row: Fulfilment, size: int, now: int) -> None:
-        selling.move_fulfilment(tx, row.job_id, "deliver", now, fence=row.fence)
-        selling.close_invoices(tx, row.job_id, now + LATE_WATCH_MS)
-        tx.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", (row.result_sha256, size, now + self._shop.settings.keep_results_ms))
+    def _delivered(self, tx: Transaction, job_id: str, size: int, now: int) -> None:
+        row = selling.fulfilment(tx, job_id)
+        if row.state == "executed":
+            selling.move_fulfilment(tx, job_id, "deliver", now)
+            selling.close_invoices(tx, job_id, now + LATE_WATCH_MS)
+            tx.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", (row.result_sha256, size, now + self._shop.settings.keep_results_ms))
 
     async def _hand_over(self, row: Fulfilment, delivery: Delivery) -> None:
         """Deliver under the lock; where it lapsed meanwhile, take it again and deliver the same bytes."""
@@ -279,7 +333,7 @@ class Executing:
             await self._shop.market.deliver(
                 job_id, Delivery(error=JobError(row.error_code or "failed", row.error_message or "the work failed")), lock.market_fence
             )
-        except (StateError, NotFoundError) as error:
+        except NOT_TAKEN as error:
             log.info("job %s: failure not reported (the market ended it already): %s", job_id, error)
         await self._remove_executions(row)
         return None
@@ -298,7 +352,17 @@ class Executing:
     async def _remove_executions(self, row: Fulfilment) -> None:
         listing = self._shop.listings.get(row.offer_name)
         backend = None if listing is None or not listing.run else self._shop.backends.get(listing.backend)
-        if backend is not None:
-            for attempt in range(1, row.attempt + 1):
-                await backend.stop(execution_id(row.job_id, attempt))
+        if backend is None:
+            return
+        for attempt in range(1, row.attempt + 1):
+            await backend.stop(execution_id(row.job_id, attempt))
+            if not row.contested:  # else somebody asleep may yet ask for this start, and must find that it was made
                 await backend.remove(execution_id(row.job_id, attempt))
+
+
+def _allocated(connection: sqlite3.Connection, job_id: str) -> list[PaymentRow]:
+    """What pays for the job; StateError when nothing does."""
+    payments = [p for p in selling.payments_of(connection, job_id) if p.state == "allocated"]
+    if not payments:
+        raise StateError(f"job {job_id} has no allocated payment: nothing may be delivered")
+    return payments

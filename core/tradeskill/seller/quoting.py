@@ -34,7 +34,10 @@ class Quoting:
         if room:
             await self._refuse(job, "no_capacity", room)
         elif listing.offer.price is not None:
-            await self.quote(job.job_id, request, listing.offer.price)
+            try:
+                await self.quote(job.job_id, request, listing.offer.price)
+            except RefusedError as error:
+                await self._refuse(job, "not_payable", str(error))
 
     def _checked(self, job: Job) -> tuple[Request, Listing]:
         request = read_request(job.request, job.buyer)
@@ -97,7 +100,7 @@ class Quoting:
         until = self._shop.world.now_ms() + self._shop.settings.quote_ttl_ms
         payable = [wallet for wallet in self._shop.wallets.values() if wallet.unit == price.unit]
         if not payable:
-            raise StateError(f"no wallet of this seller takes {price.unit}: add one to `wallets`")
+            raise RefusedError(f"no wallet of this seller takes {price.unit}: add one to `wallets`")
         invoices = [await wallet.invoice(job_id, price, until) for wallet in payable]
         expires_at = min(invoice.expires_at for invoice in invoices)
         document = sign_quote(
@@ -106,6 +109,9 @@ class Quoting:
         now = self._shop.world.now_ms()
 
         def store(tx: Transaction) -> Fulfilment:
+            current = selling.fulfilment(tx, job_id)
+            if current.state != "seen":
+                return current  # another worker was quicker
             for invoice in invoices:
                 selling.add_invoice(tx, invoice, expires_at + LATE_WATCH_MS)
             return selling.move_fulfilment(
@@ -119,30 +125,19 @@ class Quoting:
 
     async def send_quote(self, job_id: str) -> float | None:
         row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))
-        if row.quote is None or row.state != "quoted":
+        if row.quote is None or row.state in ("expired", "canceled", "failed"):
             return None
         try:
             with self._shop.world.step("seller.quote-sent"):
                 await self._shop.market.quote(job_id, read_document(row.quote))
-        except (StateError, NotFoundError) as error:
+        except (StateError, NotFoundError, RefusedError, UsageError) as error:
             log.info("job %s: quote not taken: %s", job_id, error)
         return None
-
-    async def send_again(self, row: Fulfilment) -> None:
-        """The market forgot the quote (it was rolled back): push the stored one."""
-        now = self._shop.world.now_ms()
-
-        def push(tx: Transaction) -> None:
-            if not any(e.subject_id == row.job_id and e.name == "send_quote" for e in selling.pending_effects(tx)):
-                selling.add_effect(tx, "fulfilment", row.job_id, "send_quote", now)
-
-        await self._shop.journal.write(push)
-        self._shop.wake()
 
     async def decline(self, job_id: str) -> float | None:
         row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))
         try:
             await self._shop.market.decline(job_id, row.error_code or "refused", row.error_message or "refused")
-        except (StateError, NotFoundError) as error:
+        except (StateError, NotFoundError, RefusedError, UsageError) as error:
             log.info("job %s: decline not taken: %s", job_id, error)
         return None

@@ -67,19 +67,15 @@ class Settling:
 
     async def close(self, row: Fulfilment, event: str) -> None:
         """The market ended the job: close it here too; money that comes later moves in the payment table."""
-        if row.state == "seen":
-            if event == "cancel":
-                now, why = self._shop.world.now_ms(), "canceled by the buyer"
-                await self._shop.journal.write(
-                    lambda tx: selling.move_fulfilment(tx, row.job_id, "refuse", now, error_code="canceled", error_message=why)
-                )
-            return
         now = self._shop.world.now_ms()
 
         def close(tx: Transaction) -> None:
-            if selling.fulfilment(tx, row.job_id).state == "quoted":
+            state = selling.fulfilment(tx, row.job_id).state
+            if state == "quoted":
                 selling.move_fulfilment(tx, row.job_id, event, now)
                 selling.close_invoices(tx, row.job_id, now + LATE_WATCH_MS)
+            elif state == "seen":
+                selling.move_fulfilment(tx, row.job_id, "refuse", now, error_code="ended", error_message="ended at the market before a quote was sent")
 
         await self._shop.journal.write(close)
 
@@ -105,7 +101,7 @@ class Settling:
             await self._shop.journal.write(lambda tx: selling.move_payment(tx, row, "hold", now, note=note))
             return None
         if proof.state != "final":
-            return 0.5
+            return min(15.0, max(0.5, (self._shop.world.now_ms() - row.updated_at) / 10_000))
         now = self._shop.world.now_ms()
         await self._shop.journal.write(lambda tx: selling.move_payment(tx, row, "confirm", now, refund_id=proof.payment_id))
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from tradeskill.agreement import Request, read_request
@@ -82,7 +83,12 @@ def execution_id(job_id: str, attempt: int) -> str:
 
 
 def request_of(row: Fulfilment) -> Request:
-    return read_request(read_document(row.request), row.buyer)
+    return _request(row.request, row.buyer)
+
+
+@lru_cache(maxsize=1024)  # asked for at every step of a job
+def _request(text: str, buyer: str) -> Request:
+    return read_request(read_document(text), buyer)
 
 
 def fail(tx: Transaction, row: Fulfilment, code: str, message: str, now: int, minimum: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from tradeskill.contracts import Wallet
-from tradeskill.errors import NotFoundError, RefusedError, StaleFenceError, UnavailableError
+from tradeskill.errors import NotFoundError, PluginError, RefusedError, StateError, UnavailableError, UsageError
 from tradeskill.journal import Effect, Fulfilment, selling
 from tradeskill.journal.records import document_text
 from tradeskill.model import Job
@@ -22,7 +22,8 @@ __all__ = ["Seller"]
 
 log = logging.getLogger("tradeskill.seller")
 
-MAX_RESUMES = 8  # a job whose execution keeps killing its worker is parked in review
+MAX_TRIES = 8  # an effect that kills its worker, or fails for a reason that waiting does not cure, is left to the owner after so many
+UNFINISHED = ("deliver", "refund", "report_failure", "tidy")  # effects that a drain waits for; executions count by their jobs
 
 
 class Seller:
@@ -33,6 +34,7 @@ class Seller:
         self.quoting, self.settling, self.executing = Quoting(shop), Settling(shop), Executing(shop)
         self._tasks = Tasks(shop.world, log)
         self._market_hint = asyncio.Event()
+        self._news: dict[str, asyncio.Event] = {}  # job id -> something happened that its waiting effect should look at
         self._next_poll: dict[str, float] = {}
         self._draining = False
         self._active_at = 0.0
@@ -62,7 +64,7 @@ class Seller:
         self._tasks.loop("payments", self._poll_payments)
         for rail, wallet in self._shop.wallets.items():
             self._tasks.loop(f"wallet {rail}", partial(self._follow_wallet, wallet))
-        await self._tasks.until(partial(self._finished, idle_seconds), 0.25)
+        await self._tasks.until(partial(self._asked_again, idle_seconds))
 
     def stop(self) -> None:
         """Stop now; a restart resumes."""
@@ -71,6 +73,7 @@ class Seller:
     def drain(self) -> None:
         """Quote nothing new; finish what is paid, then stop."""
         self._draining = True
+        self._tasks.nudge()
 
     async def publish(self) -> None:
         """Put up every listing; a version is in the journal before the market shows it."""
@@ -87,16 +90,20 @@ class Seller:
             )
             await self._tasks.patiently("publish", partial(self._shop.market.publish, offer.document))
 
-    def _finished(self, idle_seconds: float | None) -> bool:
+    def _asked_again(self, idle_seconds: float | None) -> float | None:
+        """In how many seconds to look again whether this worker is done; None: now it is."""
+        if not self._draining and idle_seconds is None:
+            return 3600.0
         now = self._shop.world.monotonic()
         if self._busy():
             self._active_at = now
-            return False
-        return self._draining or (idle_seconds is not None and now - self._active_at >= idle_seconds)
+        elif self._draining or (idle_seconds is not None and now - self._active_at >= idle_seconds):
+            return None
+        return 0.25
 
     def _busy(self) -> bool:
         """Money or a promise is in our hands: something paid for is unfinished, or a buyer says it has paid."""
-        if self._shop.journal.read(selling.pending_effects):
+        if any(effect.name in UNFINISHED for effect in self._shop.journal.read(selling.pending_effects)):
             return True
         now = self._shop.world.now_ms()
         open_rows = self._shop.journal.read(lambda c: selling.fulfilments(c, ("quoted", *ACTIVE), 10_000))
@@ -113,12 +120,15 @@ class Seller:
     async def _recall(self) -> None:
         """After a restart: look again at every job that waited for the market, whatever the cursor says."""
         for row in self._shop.journal.read(lambda c: selling.fulfilments(c, ("seen", "quoted"), 100_000)):
-            try:
-                job = await self._tasks.patiently("recall", partial(self._shop.market.get, row.job_id))
-            except NotFoundError:
-                log.warning("job %s: the market does not know it any more", row.job_id)
-                continue
-            await self.observe(job)
+            await self._tasks.patiently("recall", partial(self._look_again, row.job_id))
+
+    async def _look_again(self, job_id: str) -> None:
+        try:
+            job = await self._shop.market.get(job_id)
+        except NotFoundError:
+            log.warning("job %s: the market does not know it any more", job_id)
+            return
+        await self.observe(job)
 
     async def _follow_hints(self) -> None:
         async for _ in self._shop.market.events():
@@ -128,7 +138,14 @@ class Seller:
         """Every change is in the journal before the cursor moves past it; while draining the stored cursor stays, so that no request is lost."""
         cursor = self._shop.journal.read(lambda c: selling.cursor(c, "market"))
         while True:
-            changes = await self._shop.market.changes(cursor)
+            try:
+                changes = await self._shop.market.changes(cursor)
+            except UsageError as error:
+                if not cursor:
+                    raise UnavailableError(f"the market refuses an empty cursor: {error}") from error
+                log.warning("market: %s; starting from its beginning", error)  # another market, or one that was rolled back
+                cursor = ""
+                continue
             mine = [job for job in changes.jobs if job.seller == self._shop.identity.key]
             await asyncio.gather(*[self.observe(job) for job in mine])
             if changes.cursor != cursor:
@@ -148,24 +165,42 @@ class Seller:
                 await self.quoting.consider(job)
         elif row is None:
             return
-        elif job.state == "requested" and row.state == "quoted":
-            await self.quoting.send_again(row)
-        elif job.state in ("accepted", "running") and job.payment_id is not None and row.state == "quoted":
+        elif job.state == "requested":
+            await self._ask_again(row, "decline" if row.state == "refused" else "send_quote")
+        elif job.state in ("accepted", "running") and job.payment_id is not None:
+            await self._claimed(job, row)
+        elif job.state in ("canceled", "expired") and row.state in ("seen", "quoted"):
+            await self.settling.close(row, "cancel" if job.state == "canceled" else "expire")
+            self._settle_soon(job.job_id)
+
+    async def _claimed(self, job: Job, row: Fulfilment) -> None:
+        """The buyer says it has paid: look for the money. A job that ended here must end there too (the market forgot, or the claim came late)."""
+        if row.state == "quoted":
             if row.claim is None:
                 await self._shop.journal.write(
                     partial(
                         selling.save_claim,
                         job_id=job.job_id,
                         rail=job.payment_rail or "",
-                        claim=job.payment_id,
+                        claim=job.payment_id or "",
                         token=job.payment_token or "",
                         now=self._shop.world.now_ms(),
                     )
                 )
             self._settle_soon(job.job_id)
-        elif job.state in ("canceled", "expired") and row.state in ("seen", "quoted"):
-            await self.settling.close(row, "cancel" if job.state == "canceled" else "expire")
-            self._settle_soon(job.job_id)
+        elif row.state in ("paid", "executed"):
+            if row.job_id in self._news:
+                self._news[row.job_id].set()
+        elif row.state == "delivered":
+            await self._ask_again(row, "deliver")
+        elif row.state in ("failed", "expired", "canceled", "refused"):
+            await self._ask_again(row, "report_failure")
+
+    async def _ask_again(self, row: Fulfilment, effect: str) -> None:
+        """The market shows a job as it was before our word on it: say it again, the same bytes."""
+        now = self._shop.world.now_ms()
+        await self._shop.journal.write(lambda tx: selling.repeat_effect(tx, "fulfilment", row.job_id, effect, now))
+        self._shop.wake()
 
     async def _follow_wallet(self, wallet: Wallet) -> None:
         async for invoice_id in wallet.watch():
@@ -184,7 +219,7 @@ class Seller:
                 past = max(0, now - invoice.expires_at) / 1000
                 self._next_poll[invoice.invoice_id] = clock + (poll if state == "quoted" else min(max(poll * 12, past / 10), 3600.0))
                 self._settle_soon(invoice.job_id)
-            await self._shop.world.sleep(min(1.0, poll))
+            await self._shop.world.sleep(poll)
 
     def _settle_soon(self, job_id: str) -> None:
         self._tasks.spawn(f"settle {job_id}", partial(self._settle, job_id))
@@ -192,7 +227,7 @@ class Seller:
     async def _settle(self, job_id: str) -> None:
         try:
             await self.settling.settle(job_id)
-        except (UnavailableError, RefusedError) as error:
+        except (UnavailableError, RefusedError, PluginError) as error:
             log.warning("job %s: payment not checked: %s", job_id, error)
 
     # effects
@@ -204,15 +239,23 @@ class Seller:
                 self._tasks.spawn_once(f"effect {effect.effect_id}", partial(self._perform, effect))
             await self._tasks.wait(self._shop.effect_added, self._shop.settings.poll_seconds)
 
+    async def run_effects_of(self, subject_id: str) -> None:
+        """Run a job's pending effects now, for the tools that act by hand (execution stays with the worker)."""
+        while True:
+            effects = [
+                e for e in self._shop.journal.read(selling.pending_effects) if e.subject_id == subject_id and e.name != "execute"
+            ]
+            if not effects:
+                return
+            for effect in effects:
+                if await self._effects[effect.name](subject_id) is not None:
+                    return  # not to be had now: it stays asked for
+                await self._shop.journal.write(partial(selling.effect_done, effect_id=effect.effect_id))
+
     async def _perform(self, effect: Effect) -> None:
         """Run one effect until it is done; what an earlier process left is counted, so that a job that kills its worker is parked."""
-        if effect.effect_id <= self._resumed_up_to:
-            spent = effect.name == "execute" and effect.attempts >= MAX_RESUMES
-            if spent:
-                await self.executing.park(effect.subject_id, f"resumed {effect.attempts} times without an end")
-            await self._shop.journal.write(partial(selling.effect_failed, effect_id=effect.effect_id, error="resumed after a restart", give_up=spent))
-            if spent:
-                return
+        if effect.effect_id <= self._resumed_up_to and await self._given_up(effect, "resumed after a restart"):
+            return
         delay = FIRST_DELAY
         while True:
             try:
@@ -221,13 +264,33 @@ class Seller:
                     await self._shop.journal.write(partial(selling.effect_done, effect_id=effect.effect_id))
                     self._active_at = self._shop.world.monotonic()
                     return
-                await self._shop.world.sleep(again)
-                continue
-            except StaleFenceError as error:
+                pause = again
+            except StateError as error:
                 log.warning("%s %s: %s", effect.name, effect.subject_id, error)
                 await self._shop.world.sleep(1.0)
-                return  # whoever holds it now goes on; looked at again with the next round of effects
+                return  # whoever moved it goes on with it; looked at again with the next round of effects
             except UnavailableError as error:
                 log.warning("%s %s: %s; trying again in %.1f s", effect.name, effect.subject_id, error, delay)
-            await self._shop.world.sleep(delay)
-            delay = min(delay * 2, LAST_DELAY)
+                pause, delay = delay, min(delay * 2, LAST_DELAY)
+            except (NotFoundError, RefusedError, UsageError, PluginError) as error:
+                log.error("%s %s: %s", effect.name, effect.subject_id, error)
+                if await self._given_up(effect, str(error)):
+                    return
+                pause = LAST_DELAY
+            await self._pause(effect.subject_id, pause)
+
+    async def _pause(self, job_id: str, seconds: float) -> None:
+        """So long, or until there is news of the job."""
+        news = self._news.setdefault(job_id, asyncio.Event())
+        try:
+            await self._tasks.wait(news, seconds)
+        finally:
+            self._news.pop(job_id, None)
+
+    async def _given_up(self, effect: Effect, why: str) -> bool:
+        """Count a try that came to nothing; True once the owner has to look at it: an unfinished job is then in review."""
+        spent = self._shop.journal.read(partial(selling.tries, effect_id=effect.effect_id)) >= MAX_TRIES
+        if spent and effect.name == "execute":
+            await self.executing.park(effect.subject_id, f"not finished in {MAX_TRIES} tries: {why}"[:200])
+        await self._shop.journal.write(partial(selling.effect_failed, effect_id=effect.effect_id, error=why, give_up=spent))
+        return spent
