@@ -252,6 +252,7 @@ class Profile:
             uncertain=config.uncertain,
             poll_seconds=config.poll_seconds,
             keep_results_ms=config.keep_results_days * 86_400_000,
+            workers=config.workers,
         )
 
     def listings(self) -> dict[str, Listing]:

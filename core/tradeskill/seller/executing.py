@@ -28,6 +28,7 @@ NOT_TAKEN = (StateError, NotFoundError, RefusedError, UsageError)  # the market'
 class Executing:
     def __init__(self, shop: Shop) -> None:
         self._shop = shop
+        self._room = asyncio.Semaphore(shop.settings.workers)
 
     async def execute(self, job_id: str) -> float | None:
         """Lock, lease, start, wait, collect: adopting whatever an earlier worker left."""
@@ -39,13 +40,14 @@ class Executing:
             return 30.0  # not sold any more; a worker that still knows it goes on
         if not listing.run or self.parked(row):
             return None
-        row_or_wait = await self.lease(job_id)
-        if not isinstance(row_or_wait, Fulfilment):
-            return row_or_wait
-        row = row_or_wait
-        if row.state == "leased":
-            row = await self._start(row)
-        await self._run(row, listing)
+        async with self._room:
+            row_or_wait = await self.lease(job_id)
+            if not isinstance(row_or_wait, Fulfilment):
+                return row_or_wait
+            row = row_or_wait
+            if row.state == "leased":
+                row = await self._start(row)
+            await self._run(row, listing)
         return None
 
     async def lease(self, job_id: str) -> Fulfilment | float | None:
@@ -331,7 +333,7 @@ class Executing:
         try:
             lock = await self._shop.market.lock(job_id)
             await self._shop.market.deliver(
-                job_id, Delivery(error=JobError(row.error_code or "failed", row.error_message or "the work failed")), lock.market_fence
+                job_id, Delivery(error=_for_the_buyer(row)), lock.market_fence
             )
         except NOT_TAKEN as error:
             log.info("job %s: failure not reported (the market ended it already): %s", job_id, error)
@@ -366,3 +368,10 @@ def _allocated(connection: sqlite3.Connection, job_id: str) -> list[PaymentRow]:
     if not payments:
         raise StateError(f"job {job_id} has no allocated payment: nothing may be delivered")
     return payments
+
+
+def _for_the_buyer(row: Fulfilment) -> JobError:
+    """Why the job failed. What the program said last stays in the seller's journal: it may hold paths and names of this machine."""
+    code = row.error_code or "failed"
+    inner = code in ("exit", "output", "refused", "stopped", "failed") or code.startswith("limit.")
+    return JobError(code, f"the work failed ({code})" if inner else row.error_message or "the work failed")

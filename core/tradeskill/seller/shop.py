@@ -51,6 +51,7 @@ class SellerSettings:
     heartbeat_seconds: float = 20.0
     keep_results_ms: int = 30 * 86_400_000
     max_attempts: int = 3
+    workers: int = 64  # executions at once in this process
 
 
 @dataclass
