@@ -245,6 +245,25 @@ def test_after_losing_its_place_without_money_left_paying_is_refused(tmp_path: P
     run(tmp_path, body)
 
 
+def test_two_workers_on_one_profile_pay_each_key_once_and_never_fork_their_chain(tmp_path: Path) -> None:
+    async def body(bench: NanoBench) -> None:
+        seller, one = await bench.open("seller"), await bench.open("buyer")
+        await bench.fund(one, 12_000)
+        two = await bench.open("buyer")  # the same folder: another process would see no more than this
+        invoices = [await bill(bench, seller, f"job-{n}") for n in range(12)]
+        proofs = await asyncio.gather(*(wallet.pay(invoice, invoice.job_id) for invoice in invoices for wallet in (one, two)))
+        assert len({p.payment_id for p in proofs}) == 12
+        bench.node.confirm()
+        for invoice in invoices:
+            await one.pay(invoice, invoice.job_id)
+        bench.node.confirm()
+        statuses = [await seller.settle(invoice, None) for invoice in invoices]
+        assert [(s.state, s.surplus) for s in statuses] == [("paid", 0)] * 12
+        assert len(blocks_of(bench, await one.address())) == 13
+
+    run(tmp_path, body)
+
+
 # --- crashes: at every label the wallet is opened again and finishes the job once
 
 STEPS = ("intent", "block-stored", "published", "confirmed")

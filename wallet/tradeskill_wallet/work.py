@@ -39,6 +39,7 @@ class WorkSource:
     def __init__(self, world: World, nodes: Nodes, mode: Mode = "local") -> None:
         self._world, self._nodes, self._mode = world, nodes, mode
         self._process: asyncio.subprocess.Process | None = None
+        self._ending: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
 
     def quick(self, root: bytes, threshold: int) -> str | None:
@@ -59,6 +60,7 @@ class WorkSource:
         process, self._process = self._process, None
         if process is not None:
             await _end(process)
+        await asyncio.gather(*self._ending)
 
     async def _ask(self, root: bytes, threshold: int) -> str:
         try:
@@ -84,7 +86,9 @@ class WorkSource:
                     line = b""
                 except asyncio.CancelledError:
                     self._process = None
-                    process.kill()
+                    ending = asyncio.create_task(_end(process))
+                    self._ending.add(ending)
+                    ending.add_done_callback(self._ending.discard)
                     raise
                 work = line.decode("ascii", "replace").strip()
                 if len(work) == 16 and work_valid(root, parse_work(work), threshold):

@@ -6,6 +6,7 @@ its input (its parent closed the pipe, or died) ends both.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -59,14 +60,23 @@ def _start(root: bytes, threshold: int) -> tuple[int, int]:
     if child:
         os.close(writer)
         return child, reader
-    try:  # the child: its only ways out are the two lines at the end
+    try:  # the child: its only ways out are the two exits below
         os.close(0)
+        _die_with_parent()
         from nanopy import ext
 
         os.write(writer, f"{ext.work_generate(root, threshold, os.urandom(128)):016x}\n".encode())
         os._exit(0)
     finally:
         os._exit(1)
+
+
+def _die_with_parent() -> None:
+    """Where the kernel can (Linux), end this process when its parent is killed without a chance to say so."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _stop(child: int) -> None:
