@@ -182,6 +182,9 @@ class SellerConfig:
         v.amount(), "Smaller sums are not sent back by themselves; they wait in `tradeskill review`.", Amount(10**24, "raw")
     )
     poll_seconds: float = _key(v.number(0.05, 3600), "How often open jobs and invoices are looked at even without a hint.", 5.0)
+    lease_seconds: float = _key(
+        v.number(1, 3600), "How long a running job stays with a worker that fell silent before another takes it over; renewed three times as often.", 60.0
+    )
     keep_results_days: int = _key(v.integer(1, 3650), "How long a paid result can be fetched again.", 30)
     workers: int = _key(v.integer(1, 256), "Jobs executed at once.", 4)
 

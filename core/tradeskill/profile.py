@@ -251,6 +251,8 @@ class Profile:
             terms=Terms(late=config.late, surplus=config.surplus, refund_minimum=config.refund_minimum.value),
             uncertain=config.uncertain,
             poll_seconds=config.poll_seconds,
+            lease_ms=round(config.lease_seconds * 1000),
+            heartbeat_seconds=config.lease_seconds / 3,
             keep_results_ms=config.keep_results_days * 86_400_000,
             workers=config.workers,
         )

@@ -15,7 +15,7 @@ from tradeskill.journal import Fulfilment, PaymentRow, Transaction, selling
 from tradeskill.journal.records import document_text, read_document
 from tradeskill.model import Delivery, JobError, Lock, Result
 from tradeskill.money import Amount
-from tradeskill.seller.shop import ACTIVE, GRACE_MS, LATE_WATCH_MS, LEASE_MS, Listing, Shop, execution_id, fail, payment_of, request_of
+from tradeskill.seller.shop import ACTIVE, GRACE_MS, LATE_WATCH_MS, Listing, Shop, execution_id, fail, payment_of, request_of
 from tradeskill.signing import canonical
 
 __all__ = ["Executing"]
@@ -59,7 +59,7 @@ class Executing:
             return await self._give_back(job_id, "not_lockable", error)
         now, dead = self._shop.world.now_ms(), self._dead_owners()
         row = await self._shop.journal.write(
-            lambda tx: selling.take(tx, job_id, self._shop.owner, now + LEASE_MS, now, dead_owners=dead, market_fence=lock.market_fence)
+            lambda tx: selling.take(tx, job_id, self._shop.owner, now + self._shop.settings.lease_ms, now, dead_owners=dead, market_fence=lock.market_fence)
         )
         return row if row is not None else 1.0
 
@@ -190,7 +190,7 @@ class Executing:
             await self._renew(row, lock.market_fence)
 
     async def _renew(self, row: Fulfilment, market_fence: int | None) -> None:
-        until = self._shop.world.now_ms() + LEASE_MS
+        until = self._shop.world.now_ms() + self._shop.settings.lease_ms
         await self._shop.journal.write(lambda tx: selling.heartbeat(tx, row.job_id, row.fence, until, market_fence))
 
     async def _lost(self, row: Fulfilment, listing: Listing) -> Fulfilment | None:

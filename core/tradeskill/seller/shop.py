@@ -18,10 +18,9 @@ from tradeskill.money import Amount
 from tradeskill.signing import Identity, digest
 from tradeskill.world import World
 
-__all__ = ["ACTIVE", "GRACE_MS", "LATE_WATCH_MS", "LEASE_MS", "Listing", "SellerSettings", "Shop", "execution_id", "fail", "payment_of", "request_of"]
+__all__ = ["ACTIVE", "GRACE_MS", "LATE_WATCH_MS", "Listing", "SellerSettings", "Shop", "execution_id", "fail", "payment_of", "request_of"]
 
 ACTIVE = ("paid", "leased", "started", "executed")
-LEASE_MS = 60_000
 GRACE_MS = 60_000  # after a deadline, before money is sent back or a job is closed
 LATE_WATCH_MS = 30 * 86_400_000
 
@@ -48,7 +47,8 @@ class SellerSettings:
     terms: Terms = field(default_factory=Terms)
     uncertain: Literal["refund", "review"] = "refund"  # what becomes of a non-pure execution that was lost
     poll_seconds: float = 5.0
-    heartbeat_seconds: float = 20.0
+    lease_ms: int = 60_000  # how long a job stays with a worker that is not heard of any more
+    heartbeat_seconds: float = 20.0  # well below the lease
     keep_results_ms: int = 30 * 86_400_000
     max_attempts: int = 3
     workers: int = 64  # executions at once in this process
