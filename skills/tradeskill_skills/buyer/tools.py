@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
+
+from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
 from tradeskill.errors import InputError, NotFoundError, StateError
 from tradeskill.journal import Purchase, buying

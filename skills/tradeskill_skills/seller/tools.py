@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
 from tradeskill.errors import InputError, NotFoundError, StateError
 from tradeskill.journal import Fulfilment, selling
