@@ -27,12 +27,12 @@ PRICE: Final = "0.001 XNO"
 
 
 def examples_folder() -> Path:
-    """The examples that ship with the package, or those of the checkout it is installed from."""
+    """Those of the checkout, or those that were installed with the package."""
     here = Path(__file__).resolve()
-    for folder in (here.parent.parent / "examples", here.parents[3] / "examples"):
+    for folder in (here.parents[3] / "examples", here.parents[2] / "tradeskill_examples"):
         if (folder / "extract.py").exists():
             return folder
-    raise NotFoundError("the demo's examples are not installed: run it from a checkout (make demo)")
+    raise NotFoundError("the demo's examples are not installed: run it from a checkout (make demo), or install tradeskill[examples]")
 
 
 class Stage:
