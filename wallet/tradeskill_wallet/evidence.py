@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from tradeskill.errors import UnavailableError, UsageError
@@ -13,7 +14,7 @@ from tradeskill_wallet.primitives import ZERO, encode_address, parse_hash
 from tradeskill_wallet.rpc import Node, Nodes, RpcError
 from tradeskill_wallet.settlement import Answers, Seen
 
-__all__ = ["Evidence", "blocks_info"]
+__all__ = ["Evidence", "Question", "blocks_info"]
 
 PAGE: Final = 500
 PAGES: Final = 20  # sends above the dust threshold to one account; more is not a purchase
@@ -33,6 +34,17 @@ async def blocks_info(node: Node | Nodes, hashes: Sequence[str]) -> dict[str, Js
     return found
 
 
+@dataclass(frozen=True)
+class Question:
+    """Which sends to look for: those waiting for `account` of at least `dust` raw, and the hashes in `extra`; not those `known` to be final."""
+
+    account: bytes
+    dust: int = 1
+    extra: frozenset[str] = frozenset()
+    known: frozenset[str] = frozenset()
+    limit: int | None = None  # the largest so many only, where completeness does not matter
+
+
 class Evidence:
     """Collects `Answers`. `landmark()` is the hash of a block known to be confirmed: a node without it is behind."""
 
@@ -40,34 +52,30 @@ class Evidence:
         self._nodes, self._world = nodes, world
         self.landmark = landmark
         self._in_step: dict[str, tuple[float, str]] = {}
+        self._stepping: dict[str, asyncio.Lock] = {}
 
-    async def gather(self, account: bytes, dust: int, extra: Iterable[str], needed: int, *, limit: int | None = None) -> list[Answers]:
-        """The word of as many nodes as are needed (all are asked at once if more than one); where one fails, of the others too.
-
-        `limit`: the largest so many sends only, where completeness does not matter.
-        """
-        hashes = [h for h in dict.fromkeys(extra) if _is_hash(h)]
-        order = self._nodes.all
+    async def gather(self, question: Question, needed: int) -> list[Answers]:
+        """The word of as many nodes as are needed (all are asked at once if more than one); where one fails, of the others too."""
         if needed > 1:
-            return list(await asyncio.gather(*(self._ask(node, account, dust, hashes, limit) for node in order)))
+            return list(await asyncio.gather(*(self._ask(node, question) for node in self._nodes.all)))
         answers: list[Answers] = []
-        for node in order:
-            answers.append(await self._ask(node, account, dust, hashes, limit))
+        for node in self._nodes.all:
+            answers.append(await self._ask(node, question))
             if not answers[-1].problem:
                 break
         return answers
 
-    async def more(self, account: bytes, dust: int, extra: Iterable[str], asked: Sequence[Answers]) -> list[Answers]:
+    async def more(self, question: Question, asked: Sequence[Answers]) -> list[Answers]:
         """The nodes not asked yet: a second opinion."""
         names = {answer.node for answer in asked}
-        hashes = [h for h in dict.fromkeys(extra) if _is_hash(h)]
         rest = [node for node in self._nodes.all if node.url not in names]
-        return list(await asyncio.gather(*(self._ask(node, account, dust, hashes) for node in rest)))
+        return list(await asyncio.gather(*(self._ask(node, question) for node in rest)))
 
-    async def _ask(self, node: Node, account: bytes, dust: int, extra: Sequence[str], limit: int | None = None) -> Answers:
+    async def _ask(self, node: Node, question: Question) -> Answers:
         try:
-            hashes, complete = await self._receivable(node, account, dust, limit)
-            hashes = list(dict.fromkeys([*hashes, *extra]))
+            hashes, complete = await self._receivable(node, question.account, question.dust, question.limit)
+            extra = [h for h in question.extra if _is_hash(h)]
+            hashes = [h for h in dict.fromkeys([*hashes, *extra]) if h not in question.known]
             infos = await blocks_info(node, hashes) if hashes else {}
             previous = {h: p for h in hashes if (p := _previous(infos.get(h))) is not None}
             befores = await blocks_info(node, list(dict.fromkeys(previous.values()))) if previous else {}
@@ -103,10 +111,15 @@ class Evidence:
 
     async def _step(self, node: Node) -> str:
         """"" when the node keeps up with its peers and knows our last confirmed block; else what is wrong. Asked every few seconds only."""
-        at, problem = self._in_step.get(node.url, (0.0, "not asked"))
-        now = self._world.monotonic()
-        if not problem and now - at < FRESH:
-            return ""
+        async with self._stepping.setdefault(node.url, asyncio.Lock()):  # many looks at once ask once
+            at, problem = self._in_step.get(node.url, (0.0, "not asked"))
+            now = self._world.monotonic()
+            if problem or now - at >= FRESH:
+                problem = await self._compare(node)
+                self._in_step[node.url] = (now, problem)
+            return problem
+
+    async def _compare(self, node: Node) -> str:
         counts, peers = await asyncio.gather(node.call("block_count"), node.call("telemetry"))
         own, theirs = _number(counts.get("cemented")), _number(peers.get("cemented_count"))
         problem = f"the node lags: {own} of {theirs} blocks confirmed" if theirs - own > LAG else ""
@@ -117,7 +130,6 @@ class Evidence:
                     problem = f"the node lags: block {self.landmark} is not confirmed there"
             except RpcError:
                 problem = f"the node lags: it does not know block {self.landmark}"
-        self._in_step[node.url] = (now, problem)
         return problem
 
 

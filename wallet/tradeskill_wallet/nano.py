@@ -18,7 +18,7 @@ from tradeskill.hookspecs import hookimpl
 from tradeskill.model import NETWORKS, Invoice, Json, Payment, PaymentStatus, Proof
 from tradeskill.money import Amount, parse_raw
 from tradeskill_wallet.chain import Chain
-from tradeskill_wallet.evidence import Evidence
+from tradeskill_wallet.evidence import Evidence, Question
 from tradeskill_wallet.hints import Hints
 from tradeskill_wallet.keys import EPOCHS, Keys, invoice_index
 from tradeskill_wallet.primitives import BURN, decode_address, encode_address
@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 DUST: Final = 1000  # a send below 1/1000 of the invoice is not looked at: 10,000 of them must not hide the payment
 TEND_SECONDS: Final = 5.0  # between looks at blocks that were published and not confirmed yet
+SWEEPS: Final = 8  # accounts swept at the same time
 AT_ONCE: Final = 100  # sends received into one main account by one `collect`
 
 
@@ -215,12 +216,19 @@ class NanoWallet:
     async def sweep(self, to: str | None = None) -> int:
         """Bring what paid invoices hold to the first main account, or to `to`. Returns how many blocks were made. Safe to repeat."""
         target = self._mains()[0].account if to is None else decode_address(self.check_address(to))
-        made = 0
-        for account in dict.fromkeys(row.account for row in self._store.rows.uncollected()):
+        turns = asyncio.Semaphore(SWEEPS)
+
+        async def sweep(account: bytes) -> int:
             owner = self._store.rows.account(account)
-            if owner is not None:
-                made += await self._receive_known(owner) + await self._sweep_one(owner, target)
-        return made
+            async with turns:
+                return 0 if owner is None else await self._receive_known(owner) + await self._sweep_one(owner, target)
+
+        waiting = dict.fromkeys(row.account for row in self._store.rows.uncollected())
+        results = await asyncio.gather(*(sweep(account) for account in waiting), return_exceptions=True)
+        for result in results:  # all have ended; the first trouble is told
+            if isinstance(result, BaseException):
+                raise result
+        return sum(result for result in results if isinstance(result, int))
 
     async def send(self, address: str, amount: Amount, key: str) -> Proof:
         """Send from the main accounts to any address, once per `key`. RefusedError while nothing was signed for it."""
@@ -338,12 +346,12 @@ class NanoWallet:
         last = self._store.rows.last_confirmed()
         self._evidence.landmark = last.block.hash_hex if last else None
         for fresh in (True, False):
-            extra = {source.hex().upper() for source in self._store.rows.received_sources(account)} - {p.payment_id for p in known}
-            extra |= {proof.upper()} if proof else set()
-            answers = await self._evidence.gather(account, dust, extra, needed)
+            extra = frozenset(source.hex().upper() for source in self._store.rows.received_sources(account)) | ({proof.upper()} if proof else set())
+            question = Question(account, dust, extra, frozenset(p.payment_id for p in known))
+            answers = await self._evidence.gather(question, needed)
             status = judge(invoice, answers, now_ms=self._world.now_ms(), needed=needed, known=known)
             if status.state == "unknown" and len(answers) < len(self._settings.rpc):
-                answers += await self._evidence.more(account, dust, extra, answers)
+                answers += await self._evidence.more(question, answers)
                 status = judge(invoice, answers, now_ms=self._world.now_ms(), needed=needed, known=known)
             if not fresh or status.state not in ("none", "pending", "partial"):
                 break
@@ -424,7 +432,7 @@ class NanoWallet:
 
     async def _final_sends(self, account: bytes, limit: int | None = None) -> list[tuple[str, int]]:
         """Verified final sends waiting for an account, from the first node that answers."""
-        answers: Sequence[Answers] = await self._evidence.gather(account, 1, (), 1, limit=limit)
+        answers: Sequence[Answers] = await self._evidence.gather(Question(account, limit=limit), 1)
         last = answers[-1]
         if last.problem and not last.sends:
             raise UnavailableError(last.problem)
