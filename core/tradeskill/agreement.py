@@ -83,6 +83,7 @@ class Receipt:
     amount: Amount
     result_sha256: str
     result_size: int
+    media_type: str
     delivered_at: int
     fence: int
     document: SignedDocument
@@ -313,6 +314,7 @@ def read_receipt(document: SignedDocument, seller: str) -> Receipt:
         amount=body.amount(),
         result_sha256=result.text("sha256"),
         result_size=result.time("size"),
+        media_type=result.text("media_type"),
         delivered_at=body.time("delivered_at"),
         fence=body.time("fence"),
         document=document,
@@ -342,6 +344,7 @@ def verify_receipt(
         "amount": (receipt.amount, amount),
         "result sha256": (receipt.result_sha256, digest(result.data)),
         "result size": (receipt.result_size, len(result.data)),
+        "result media type": (receipt.media_type, result.media_type),
         "payment": (payment_id in receipt.payment_ids, True),
     }
     for name, (found, wanted) in expected.items():
