@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+import pytest
+
 from tests.rig import PRICE, Rig, running
+from tradeskill.errors import NotFoundError
+from tradeskill.seller import SellerSettings
 from tradeskill.signing import digest
 from tradeskill.testing.virtual_time import run_virtual
 
@@ -31,6 +35,25 @@ def test_a_job_goes_the_whole_way_and_money_moves_exactly() -> None:
         assert [(p.state, p.value) for p in payments] == [("allocated", PRICE.value)]
         assert payments[0].payment_id == purchase.payment_id
         assert row.fence == 1
+        await buyer.close()
+        await _stop(work)
+
+    run_virtual(main())
+
+
+def test_a_delivered_result_is_kept_for_its_time_and_then_dropped() -> None:
+    async def main() -> None:
+        rig = Rig(settings=SellerSettings(poll_seconds=1.0, keep_results_ms=2 * 3_600_000))
+        work = await running(await rig.seller())
+        buyer = await rig.buyer()
+        purchase = await rig.hire(buyer)
+        sha256 = purchase.result_sha256 or ""
+        await rig.world.sleep(3_600)
+        assert rig.seller_disk.blobs.get(sha256) == buyer.result(purchase)
+        await rig.world.sleep(2 * 3_600)
+        with pytest.raises(NotFoundError):
+            rig.seller_disk.blobs.get(sha256)
+        assert digest(buyer.result(purchase)) == sha256
         await buyer.close()
         await _stop(work)
 

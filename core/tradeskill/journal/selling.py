@@ -26,15 +26,18 @@ __all__ = [
     "effect_failed",
     "find_fulfilment",
     "find_invoice",
+    "forget_result",
     "fulfilment",
     "fulfilments",
     "heartbeat",
     "holding",
     "invoices_of",
+    "keep_result",
     "move_fulfilment",
     "move_payment",
     "next_fence",
     "offer_document",
+    "old_results",
     "open_invoices",
     "payment_by_key",
     "payments_in",
@@ -329,6 +332,26 @@ def move_payment(tx: Transaction, row: PaymentRow, event: str, now: int, **chang
     for name in step.effects:
         _add_effect(tx, "payment", row.key, name, now)
     return payment_by_key(tx, row.key)
+
+
+# results
+
+
+def keep_result(tx: Transaction, sha256: str, size: int, until: int) -> None:
+    """Remember how long a delivered result is kept; another job with the same bytes can only lengthen it."""
+    tx.execute(
+        "INSERT INTO results VALUES (?, ?, ?) ON CONFLICT (sha256) DO UPDATE SET kept_until = MAX(kept_until, excluded.kept_until)", (sha256, size, until)
+    )
+
+
+def old_results(connection: sqlite3.Connection, now: int) -> list[str]:
+    """Results whose time is over."""
+    return [row[0] for row in connection.execute("SELECT sha256 FROM results WHERE kept_until < ?", (now,)).fetchall()]
+
+
+def forget_result(tx: Transaction, sha256: str, now: int) -> bool:
+    """False, and nothing changed, when it was delivered anew meanwhile."""
+    return tx.execute("DELETE FROM results WHERE sha256 = ? AND kept_until < ?", (sha256, now)).rowcount == 1
 
 
 # effects and cursors

@@ -315,7 +315,7 @@ class Executing:
         if row.state == "executed":
             selling.move_fulfilment(tx, job_id, "deliver", now)
             selling.close_invoices(tx, job_id, now + LATE_WATCH_MS)
-            tx.execute("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", (row.result_sha256, size, now + self._shop.settings.keep_results_ms))
+            selling.keep_result(tx, row.result_sha256 or "", size, now + self._shop.settings.keep_results_ms)
 
     async def _hand_over(self, row: Fulfilment, delivery: Delivery) -> None:
         """Deliver under the lock; where it lapsed meanwhile, take it again and deliver the same bytes."""
@@ -350,6 +350,13 @@ class Executing:
         with self._shop.world.step("seller.lease-released"):
             pass
         return None
+
+    async def drop_old_results(self) -> None:
+        """Delivered results are kept for a limited time (30 days unless configured)."""
+        now = self._shop.world.now_ms()
+        for sha256 in self._shop.journal.read(partial(selling.old_results, now=now)):
+            if await self._shop.journal.write(partial(selling.forget_result, sha256=sha256, now=now)):
+                await self._shop.world.offload(partial(self._shop.blobs.drop, sha256))
 
     async def _remove_executions(self, row: Fulfilment) -> None:
         listing = self._shop.listings.get(row.offer_name)

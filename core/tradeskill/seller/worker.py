@@ -62,6 +62,7 @@ class Seller:
         self._tasks.loop("market hints", self._follow_hints)
         self._tasks.loop("effects", self._run_effects)
         self._tasks.loop("payments", self._poll_payments)
+        self._tasks.loop("old results", self._drop_old_results)
         for rail, wallet in self._shop.wallets.items():
             self._tasks.loop(f"wallet {rail}", partial(self._follow_wallet, wallet))
         await self._tasks.until(partial(self._asked_again, idle_seconds))
@@ -223,6 +224,11 @@ class Seller:
 
     def _settle_soon(self, job_id: str) -> None:
         self._tasks.spawn(f"settle {job_id}", partial(self._settle, job_id))
+
+    async def _drop_old_results(self) -> None:
+        while True:
+            await self.executing.drop_old_results()
+            await self._shop.world.sleep(3600.0)
 
     async def _settle(self, job_id: str) -> None:
         try:
