@@ -676,7 +676,7 @@ def test_a_seed_alone_brings_back_the_money_and_never_an_old_address(tmp_path: P
         await bench.node.fund(old[1].address, 30)  # waiting
         await bench.node.fund(old[3].address, 1000)  # received, not swept
         await lost.settle(old[3], None)
-        await lost._receive_known(lost._store.rows.account(decode_address(old[3].address)))  # type: ignore[arg-type]
+        await lost._purse.receive_known(lost._store.rows.account(decode_address(old[3].address)))  # type: ignore[arg-type]
         bench.node.confirm()
         await lost.close()
 

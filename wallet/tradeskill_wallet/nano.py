@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final, Literal, TypeVar
 
 from tradeskill.contracts import Balance, Capability, PluginContext
-from tradeskill.errors import NotFoundError, RefusedError, SecretError, StateError, TradeskillError, UnavailableError, UntrustedError, UsageError
+from tradeskill.errors import NotFoundError, RefusedError, SecretError, TradeskillError, UnavailableError, UntrustedError, UsageError
 from tradeskill.hookspecs import hookimpl
 from tradeskill.model import NETWORKS, Invoice, Json, Payment, PaymentStatus, Proof
 from tradeskill.money import Amount, parse_raw
@@ -22,11 +22,12 @@ from tradeskill_wallet.evidence import Evidence, Question
 from tradeskill_wallet.hints import Hints
 from tradeskill_wallet.keys import EPOCHS, Keys, invoice_index
 from tradeskill_wallet.primitives import BURN, decode_address, encode_address
+from tradeskill_wallet.purse import Purse
 from tradeskill_wallet.recovery import EMPTY_EPOCHS, Found, gap_scan, probe
 from tradeskill_wallet.rpc import Nodes
 from tradeskill_wallet.seedfile import create_seed, open_seed
 from tradeskill_wallet.settings import NanoSettings, parse_settings
-from tradeskill_wallet.settlement import Answers, judge, weigh
+from tradeskill_wallet.settlement import judge
 from tradeskill_wallet.store import AccountRow, BlockRow, IncomingRow, Rows, Store
 from tradeskill_wallet.work import WorkSource
 
@@ -37,8 +38,6 @@ T = TypeVar("T")
 
 DUST: Final = 1000  # a send below 1/1000 of the invoice is not looked at: 10,000 of them must not hide the payment
 TEND_SECONDS: Final = 5.0  # between looks at blocks that were published and not confirmed yet
-SWEEPS: Final = 8  # accounts swept at the same time
-AT_ONCE: Final = 100  # sends received into one main account by one `collect`
 
 
 class NanoWallet:
@@ -67,6 +66,7 @@ class NanoWallet:
         self._work = WorkSource(self._world, self._nodes, self._settings.work)
         self._chain = Chain(self._store, self._nodes, self._work, self._keys, self._world, self._network, self._settings.representative)
         self._evidence = Evidence(self._nodes, self._world)
+        self._purse = Purse(self._store, self._chain, self._evidence, self._nodes, self._world, self._settings.accounts)
         try:
             await self._set_up()
             await self._nodes.check()
@@ -146,7 +146,7 @@ class NanoWallet:
                 raise NotFoundError(f"payment {payment.payment_id} is not known to have reached {invoice.address}: settle the invoice first")
             if amount.value > row.amount:
                 raise RefusedError(f"refund of {amount.value} raw is more than payment {payment.payment_id} brought ({row.amount} raw)")
-        return await self._continue(purpose, lambda: self._refund(account, purpose, target, amount.value))
+        return await self._continue(purpose, lambda: self._purse.refund(account, purpose, target, amount.value))
 
     # --- paying
 
@@ -174,7 +174,7 @@ class NanoWallet:
     async def pay(self, invoice: Invoice, key: str) -> Proof:
         self.check(invoice)
         to, amount = decode_address(invoice.address), invoice.amount.value
-        return await self._continue(f"pay:{key}", lambda: self._spend("pay", f"pay:{key}", to, amount))
+        return await self._continue(f"pay:{key}", lambda: self._pay("pay", f"pay:{key}", to, amount))
 
     async def paid(self, key: str) -> Proof | None:
         row = self._store.rows.by_purpose(f"pay:{key}")
@@ -183,23 +183,10 @@ class NanoWallet:
     # --- the wallet's own money
 
     async def address(self) -> str:
-        return encode_address(self._mains()[0].account)
+        return encode_address(self._purse.mains()[0].account)
 
     async def balance(self) -> Balance:
-        available = incoming = 0
-        for main in self._mains():
-            await self._chain.know(main.account)
-            head = self._store.rows.head(main.account)
-            available += head.block.balance if head else 0
-            answer = await self._nodes.call("accounts_balances", accounts=[encode_address(main.account)])
-            entries = answer.get("balances")
-            entry = entries.get(encode_address(main.account)) if isinstance(entries, dict) else None
-            incoming += parse_raw(entry.get("receivable")) if isinstance(entry, dict) else 0
-        waiting = self._store.rows.uncollected()
-        for account in {row.account for row in waiting}:
-            head = self._store.rows.head(account)
-            incoming += head.block.balance if head else 0
-        incoming += sum(row.amount for row in waiting if self._store.rows.by_purpose(f"receive:{row.hash}") is None)
+        available, incoming = await self._purse.balance()
         return Balance(Amount(available, self.unit), Amount(incoming, self.unit))
 
     async def collect(self) -> int:
@@ -211,41 +198,21 @@ class NanoWallet:
 
     async def receive(self) -> int:
         """Receive final sends waiting for the main accounts, largest first. Returns how many receive blocks were made."""
-        return sum([await self._receive_into(main) for main in self._mains()])
+        return await self._purse.receive()
 
     async def sweep(self, to: str | None = None) -> int:
         """Bring what paid invoices hold to the first main account, or to `to`. Returns how many blocks were made. Safe to repeat."""
-        target = self._mains()[0].account if to is None else decode_address(self.check_address(to))
-        turns = asyncio.Semaphore(SWEEPS)
-
-        async def sweep(account: bytes) -> int:
-            owner = self._store.rows.account(account)
-            async with turns:
-                return 0 if owner is None else await self._receive_known(owner) + await self._sweep_one(owner, target)
-
-        waiting = dict.fromkeys(row.account for row in self._store.rows.uncollected())
-        results = await asyncio.gather(*(sweep(account) for account in waiting), return_exceptions=True)
-        for result in results:  # all have ended; the first trouble is told
-            if isinstance(result, BaseException):
-                raise result
-        return sum(result for result in results if isinstance(result, int))
+        return await self._purse.sweep(None if to is None else decode_address(self.check_address(to)))
 
     async def send(self, address: str, amount: Amount, key: str) -> Proof:
         """Send from the main accounts to any address, once per `key`. RefusedError while nothing was signed for it."""
         to = decode_address(self.check_address(address))
         self._check_amount(amount)
-        return await self._continue(f"send:{key}", lambda: self._spend("send", f"send:{key}", to, amount.value))
+        return await self._continue(f"send:{key}", lambda: self._pay("send", f"send:{key}", to, amount.value))
 
     async def spread(self, key: str) -> int:
         """Share the first main account's money evenly with the other spending accounts, once per `key`. Returns how many sends were made."""
-        first, *others = self._mains()
-        await self._chain.know(first.account)
-        head = self._store.rows.head(first.account)
-        share = head.block.balance // (len(others) + 1) if head else 0
-        for other in others if share else []:
-            known = self._store.rows.by_purpose(f"send:{key}/{other.index}")
-            await self._chain.send("send", f"send:{key}/{other.index}", [first], other.account, known.amount if known else share)
-        return len(others) if share else 0
+        return await self._purse.spread(key)
 
     # --- after a restore
 
@@ -260,7 +227,7 @@ class NanoWallet:
                 await self._chain.sync(item.account, whole=True)
                 row = self._store.rows.account(item.account)
                 if row is not None and row.kind == "found":  # an invoice with a job is settled by its owner, with its times
-                    await self._remember_sends(item.account)
+                    await self._purse.remember_sends(item.account)
         return found
 
     async def restore(self, gap: int = 20) -> list[Found]:
@@ -372,12 +339,6 @@ class NanoWallet:
             raise NotFoundError(f"invoice {invoice.invoice_id!r} of job {invoice.job_id!r} was not issued by this wallet")
         return account
 
-    def _mains(self) -> list[AccountRow]:
-        mains = self._store.rows.mains()
-        if not mains:
-            raise StateError(f"{self._store.path} has no accounts yet: open the wallet with its password once")
-        return mains[: max(1, self._settings.accounts)]
-
     async def _continue(self, purpose: str, act: Callable[[], Awaitable[BlockRow]]) -> Proof:
         """Carry on with a purpose; after it was once signed, trouble means unknown and is never raised as if nothing had happened."""
         before = self._store.rows.by_purpose(purpose)
@@ -392,80 +353,10 @@ class NanoWallet:
             row = await self._chain.look(row)
         return _proof(row)
 
-    async def _spend(self, kind: str, purpose: str, to: bytes, amount: int) -> BlockRow:
-        try:
-            row = await self._chain.send(kind, purpose, self._mains(), to, amount)
-        except RefusedError:
-            if not await self.receive():  # money may be waiting to be received
-                raise
-            row = await self._chain.send(kind, purpose, self._mains(), to, amount)
+    async def _pay(self, kind: str, purpose: str, to: bytes, amount: int) -> BlockRow:
+        row = await self._purse.spend(kind, purpose, to, amount)
         self._spawn(partial(self._chain.prepare, row.block.account))
         return row
-
-    async def _refund(self, account: bytes, purpose: str, to: bytes, amount: int) -> BlockRow:
-        """From the invoice's own account while the money is there, else from the main ones."""
-        owner = self._store.rows.account(account)
-        assert owner is not None
-        await self._receive_known(owner)
-        head = self._store.rows.head(account)
-        known = self._store.rows.by_purpose(purpose)
-        if known is not None or (head is not None and head.block.balance >= amount):
-            with contextlib.suppress(RefusedError):  # a sweep was quicker
-                return await self._chain.send("refund", purpose, [owner], to, amount)
-        return await self._spend("refund", purpose, to, amount)
-
-    async def _receive_known(self, owner: AccountRow) -> int:
-        made = 0
-        for row in self._store.rows.incoming(owner.account):
-            if self._unreceived(row.hash):
-                await self._chain.receive(owner, row.hash, row.amount)
-                made += 1
-        return made
-
-    async def _receive_into(self, main: AccountRow) -> int:
-        made = 0
-        for send, amount in await self._final_sends(main.account, AT_ONCE):
-            if self._unreceived(send):
-                await self._chain.receive(main, send, amount)
-                made += 1
-        return made
-
-    async def _final_sends(self, account: bytes, limit: int | None = None) -> list[tuple[str, int]]:
-        """Verified final sends waiting for an account, from the first node that answers."""
-        answers: Sequence[Answers] = await self._evidence.gather(Question(account, limit=limit), 1)
-        last = answers[-1]
-        if last.problem and not last.sends:
-            raise UnavailableError(last.problem)
-        weighed = [(seen.hash, weigh(seen, account)) for seen in last.sends]
-        return [(send, weight.amount) for send, weight in weighed if weight.verdict == "final"]
-
-    async def _remember_sends(self, account: bytes) -> None:
-        """Put what a found account holds up for collection."""
-        sends = await self._final_sends(account)
-        head = self._store.rows.head(account)
-        now = self._world.now_ms()
-        new = [IncomingRow(send, account, amount, "", now) for send, amount in sends]
-        if head is not None and head.block.balance > 0:
-            new += [IncomingRow(source.hex().upper(), account, 0, "", now) for source in self._store.rows.received_sources(account)[-1:]]
-        if new:
-            await self._write(partial(_remember, new))
-
-    def _unreceived(self, send: str) -> bool:
-        row = self._store.rows.by_purpose(f"receive:{send}")
-        return row is None or row.state == "dead"
-
-    async def _sweep_one(self, owner: AccountRow, target: bytes) -> int:
-        head = self._store.rows.head(owner.account)
-        made = 0
-        if head is not None and head.block.balance > 0 and target != owner.account:
-            with contextlib.suppress(RefusedError):  # a refund was quicker
-                await self._chain.send("sweep", f"sweep:{head.block.hash_hex}", [owner], target, head.block.balance)
-                made = 1
-            head = self._store.rows.head(owner.account)
-        if head is not None and head.block.balance == 0:
-            done = [row.hash for row in self._store.rows.incoming(owner.account) if not self._unreceived(row.hash)]
-            await self._write(partial(_collected, done))
-        return made
 
     async def _tend(self) -> None:
         """Publish what a crash left unpublished and notice confirmations; hints and calls do the same sooner."""
@@ -552,11 +443,6 @@ def _burn(index: int, rows: Rows) -> None:
 def _remember(payments: Sequence[IncomingRow], rows: Rows) -> None:
     for payment in payments:
         rows.add_incoming(payment)
-
-
-def _collected(hashes: Sequence[str], rows: Rows) -> None:
-    for block_hash in hashes:
-        rows.collected(block_hash)
 
 
 def _forget(account: bytes, rows: Rows) -> None:
