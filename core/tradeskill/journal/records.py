@@ -63,6 +63,7 @@ class InvoiceRow:
     expires_at: int
     details: str
     watch_until: int
+    next_look: int
 
     @property
     def invoice(self) -> Invoice:

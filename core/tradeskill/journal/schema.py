@@ -31,10 +31,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             job_id TEXT NOT NULL, attempt INTEGER NOT NULL, fence INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (job_id, attempt)) STRICT""",
         """CREATE TABLE invoices (
             invoice_id TEXT PRIMARY KEY, rail TEXT NOT NULL, network TEXT NOT NULL, job_id TEXT NOT NULL, address TEXT NOT NULL,
-            amount TEXT NOT NULL, unit TEXT NOT NULL, expires_at INTEGER NOT NULL, details TEXT NOT NULL, watch_until INTEGER NOT NULL,
+            amount TEXT NOT NULL, unit TEXT NOT NULL, expires_at INTEGER NOT NULL, details TEXT NOT NULL,
+            watch_until INTEGER NOT NULL, next_look INTEGER NOT NULL DEFAULT 0,
             UNIQUE (rail, network, address, job_id)) STRICT""",
         "CREATE INDEX invoices_job ON invoices (job_id)",
-        "CREATE INDEX invoices_watch ON invoices (watch_until)",
+        "CREATE INDEX invoices_look ON invoices (next_look)",
         """CREATE TABLE payments (
             rail TEXT NOT NULL, network TEXT NOT NULL, payment_id TEXT NOT NULL, part INTEGER NOT NULL, invoice_id TEXT NOT NULL, job_id TEXT NOT NULL,
             state TEXT NOT NULL, amount TEXT NOT NULL, unit TEXT NOT NULL, received_at INTEGER NOT NULL, sender TEXT NOT NULL,

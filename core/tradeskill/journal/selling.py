@@ -22,6 +22,7 @@ __all__ = [
     "close_invoices",
     "current_offers",
     "cursor",
+    "due_invoices",
     "effect_done",
     "effect_failed",
     "find_fulfilment",
@@ -33,12 +34,12 @@ __all__ = [
     "holding",
     "invoices_of",
     "keep_result",
+    "look_later",
     "move_fulfilment",
     "move_payment",
     "next_fence",
     "offer_document",
     "old_results",
-    "open_invoices",
     "payment_by_key",
     "payments_in",
     "payments_of",
@@ -202,7 +203,7 @@ def save_claim(tx: Transaction, job_id: str, rail: str, claim: str, token: str, 
 def add_invoice(tx: Transaction, invoice: Invoice, watch_until: int) -> None:
     """Repeatable: the same invoice again changes nothing."""
     tx.execute(
-        "INSERT OR IGNORE INTO invoices VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO invoices VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
         (
             invoice.invoice_id,
             invoice.rail,
@@ -227,12 +228,15 @@ def find_invoice(connection: sqlite3.Connection, invoice_id: str) -> InvoiceRow 
     return None if row is None else from_row(InvoiceRow, row)
 
 
-def open_invoices(connection: sqlite3.Connection, now: int) -> list[tuple[InvoiceRow, str]]:
-    """Invoices still watched, each with its fulfilment's state."""
-    rows = connection.execute(
-        "SELECT invoices.*, fulfilments.state AS job_state FROM invoices JOIN fulfilments USING (job_id) WHERE watch_until >= ?", (now,)
-    ).fetchall()
-    return [(from_row(InvoiceRow, row), row["job_state"]) for row in rows]
+def due_invoices(connection: sqlite3.Connection, now: int, limit: int = 200) -> list[tuple[InvoiceRow, Fulfilment]]:
+    """Invoices that should be looked at now, longest overdue first, each with its job. The cost does not grow with how many there are."""
+    rows = connection.execute("SELECT * FROM invoices WHERE next_look <= ? ORDER BY next_look LIMIT ?", (now, limit)).fetchall()
+    return [(from_row(InvoiceRow, row), fulfilment(connection, row["job_id"])) for row in rows]
+
+
+def look_later(tx: Transaction, times: Mapping[str, int]) -> None:
+    """When each of these invoices is due again."""
+    tx.executemany("UPDATE invoices SET next_look = ? WHERE invoice_id = ?", [(at, invoice_id) for invoice_id, at in times.items()])
 
 
 def close_invoices(tx: Transaction, job_id: str, watch_until: int) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 
 from tradeskill.contracts import Wallet
 from tradeskill.errors import NotFoundError, PluginError, RefusedError, StateError, UnavailableError, UsageError
-from tradeskill.journal import Effect, Fulfilment, selling
+from tradeskill.journal import Effect, Fulfilment, InvoiceRow, selling
 from tradeskill.journal.records import document_text
 from tradeskill.model import Job
 from tradeskill.seller.executing import Executing
@@ -23,6 +23,7 @@ __all__ = ["Seller"]
 log = logging.getLogger("tradeskill.seller")
 
 MAX_TRIES = 8  # an effect that kills its worker, or fails for a reason that waiting does not cure, is left to the owner after so many
+NEVER = 2**62
 UNFINISHED = ("deliver", "refund", "report_failure", "tidy")  # effects that a drain waits for; executions count by their jobs
 
 
@@ -35,7 +36,6 @@ class Seller:
         self._tasks = Tasks(shop.world, log)
         self._market_hint = asyncio.Event()
         self._news: dict[str, asyncio.Event] = {}  # job id -> something happened that its waiting effect should look at
-        self._next_poll: dict[str, float] = {}
         self._draining = False
         self._active_at = 0.0
         self._resumed_up_to = 0
@@ -213,14 +213,23 @@ class Seller:
     async def _poll_payments(self) -> None:
         """Reconcile what hints missed: often while money is expected, ever more rarely afterwards (late payments are found too)."""
         while True:
-            now, clock, poll = self._shop.world.now_ms(), self._shop.world.monotonic(), self._shop.settings.poll_seconds
-            for invoice, state in self._shop.journal.read(partial(selling.open_invoices, now=now)):
-                if self._next_poll.get(invoice.invoice_id, 0.0) > clock:
-                    continue
-                past = max(0, now - invoice.expires_at) / 1000
-                self._next_poll[invoice.invoice_id] = clock + (poll if state == "quoted" else min(max(poll * 12, past / 10), 3600.0))
+            now = self._shop.world.now_ms()
+            due = self._shop.journal.read(partial(selling.due_invoices, now=now))
+            if due:
+                later = {invoice.invoice_id: self._next_look(invoice, row, now) for invoice, row in due}
+                await self._shop.journal.write(partial(selling.look_later, times=later))
+            for invoice, _ in due:
                 self._settle_soon(invoice.job_id)
-            await self._shop.world.sleep(poll)
+            await self._shop.world.sleep(self._shop.settings.poll_seconds)
+
+    def _next_look(self, invoice: InvoiceRow, row: Fulfilment, now: int) -> int:
+        """Every poll once a payment is claimed; without a claim at most a minute later; after the end up to an hour, until nobody watches any more."""
+        poll = round(self._shop.settings.poll_seconds * 1000)
+        if row.state == "quoted":
+            wait = poll if row.claim is not None else min(max(poll, (now - row.created_at) // 10), 60_000)
+        else:
+            wait = min(max(poll * 12, (now - row.updated_at) // 10), 3_600_000)
+        return now + wait if now + wait <= invoice.watch_until else NEVER
 
     def _settle_soon(self, job_id: str) -> None:
         self._tasks.spawn(f"settle {job_id}", partial(self._settle, job_id))
