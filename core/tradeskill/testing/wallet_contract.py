@@ -5,7 +5,7 @@
         def bench(self, tmp_path):
             return MyBench(tmp_path)          # a WalletBench
 
-A rail that cannot do something says so as data: `lacks = {"pending": "tokens are final once swapped"}` on the bench skips the tests of it, with the reason.
+A rail that cannot do something says so as data: `lacks = {"pending": "tokens are final once swapped"}` on the bench; its tests then check what holds instead.
 """
 
 from __future__ import annotations
@@ -130,10 +130,12 @@ class WalletContract:
 
     def test_a_payment_on_its_way_is_not_paid(self, bench: WalletBench) -> None:
         async def check() -> None:
-            self._needs(bench, "pending")
             seller = await bench.open("seller")
             invoice = await self._invoice(bench, seller)
             proof = await bench.send(invoice, PRICE)
+            if "pending" in bench.lacks:  # then money that was not handed over yet pays nothing
+                assert (await seller.settle(invoice, None)).state == "none"
+                return
             status = await seller.settle(invoice, proof)
             assert (status.state, status.payments) == ("pending", ())
 
@@ -151,7 +153,6 @@ class WalletContract:
 
     def test_less_is_partial_and_a_top_up_makes_it_paid(self, bench: WalletBench) -> None:
         async def check() -> None:
-            self._needs(bench, "splits")
             seller = await bench.open("seller")
             invoice = await self._invoice(bench, seller)
             first = await self._paid_by_stranger(bench, seller, invoice, PRICE - 1)
@@ -172,7 +173,6 @@ class WalletContract:
 
     def test_a_second_payment_is_surplus_with_an_id_of_its_own(self, bench: WalletBench) -> None:
         async def check() -> None:
-            self._needs(bench, "splits")
             seller = await bench.open("seller")
             invoice = await self._invoice(bench, seller)
             await self._paid_by_stranger(bench, seller, invoice, PRICE)
@@ -251,9 +251,11 @@ class WalletContract:
 
     def test_a_payment_is_hinted_at(self, bench: WalletBench) -> None:
         async def check() -> None:
-            self._needs(bench, "hints")
             seller = await bench.open("seller")
             early = await self._invoice(bench, seller, "early")
+            if "hints" in bench.lacks:  # then looking alone finds it
+                assert (await self._paid_by_stranger(bench, seller, early, PRICE)).state == "paid"
+                return
             seen: list[str] = []
             both = asyncio.Event()
 
@@ -497,10 +499,6 @@ class WalletContract:
                 await bench.stop()
 
         asyncio.run(whole())
-
-    def _needs(self, bench: WalletBench, ability: str) -> None:
-        if ability in bench.lacks:
-            pytest.skip(f"{ability}: {bench.lacks[ability]}")
 
     async def _invoice(self, bench: WalletBench, wallet: Wallet, job_id: str = "job") -> Invoice:
         return await wallet.invoice(job_id, Amount(PRICE, wallet.unit), self._deadline(bench))
