@@ -216,7 +216,7 @@ class Buyer:
         try:
             request = read_request(read_document(purchase.request), self._identity.key)
             quote = verify_quote(read_document(purchase.quote), request, job_id=purchase.job_id, price=offer.price)
-            invoice = self._payable(quote.invoices, purchase)
+            invoice = self._payable(quote.invoices, purchase, offer.price)
         except TradeskillError as error:
             await self._give_up(purchase, "abandon", error.code, str(error))
             return
@@ -225,10 +225,11 @@ class Buyer:
                 purchase, "verify", rail=invoice.rail, invoice=invoice_text(invoice), amount=str(invoice.amount.value), unit=invoice.amount.unit
             )
 
-    def _payable(self, invoices: tuple[Invoice, ...], purchase: Purchase) -> Invoice:
+    def _payable(self, invoices: tuple[Invoice, ...], purchase: Purchase, price: Amount | None) -> Invoice:
+        """The first invoice on a rail of ours; where the offer has a price, only in its unit, because no other can be compared with it."""
         for invoice in invoices:
             wallet = self._wallets.get(invoice.rail)
-            if wallet is not None and wallet.unit == invoice.amount.unit:
+            if wallet is not None and wallet.unit == invoice.amount.unit and (price is None or price.unit == invoice.amount.unit):
                 wallet.check(invoice)
                 return invoice
         rails = ", ".join(invoice.rail for invoice in invoices)
