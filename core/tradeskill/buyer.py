@@ -160,9 +160,9 @@ class Buyer:
             purchase = self._journal.read(lambda c: buying.purchase(c, purchase_id))
             if purchase.state in until or purchase.state in PURCHASE.terminal:
                 return purchase
-            if purchase.state == "failed":
-                return await self._await_refund(purchase)
             try:
+                if purchase.state == "failed":
+                    return await self._await_refund(purchase)
                 await self._acts[purchase.state](purchase)
                 delay = FIRST_DELAY
                 continue

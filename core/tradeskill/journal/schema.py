@@ -86,8 +86,12 @@ def migrate(connection: sqlite3.Connection) -> None:
 def bind_network(connection: sqlite3.Connection, network: str) -> None:
     """Write the network into a new journal, or check it. NetworkMismatchError when the journal belongs to another."""
     connection.execute("BEGIN IMMEDIATE")
-    connection.execute("INSERT OR IGNORE INTO meta VALUES ('network', ?)", (network,))
-    found = connection.execute("SELECT value FROM meta WHERE name = 'network'").fetchone()[0]
-    connection.execute("COMMIT")
+    try:
+        connection.execute("INSERT OR IGNORE INTO meta VALUES ('network', ?)", (network,))
+        found = connection.execute("SELECT value FROM meta WHERE name = 'network'").fetchone()[0]
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
     if found != network:
         raise NetworkMismatchError(f"this profile's journal belongs to network {found!r}, the configuration says {network!r}: use another TRADESKILL_HOME")

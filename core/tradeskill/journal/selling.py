@@ -31,6 +31,7 @@ __all__ = [
     "fulfilment",
     "fulfilments",
     "heartbeat",
+    "hold_allocated",
     "holding",
     "invoices_of",
     "keep_result",
@@ -301,6 +302,13 @@ def return_allocated(tx: Transaction, job_id: str, refund_to: Mapping[str, str],
                 move_payment(tx, row, "hold", now, note="the job failed and the buyer signed no refund address for this rail")
 
 
+def hold_allocated(tx: Transaction, job_id: str, note: str, now: int) -> None:
+    """The job's money goes to review: its owner decides."""
+    for row in payments_of(tx, job_id):
+        if row.state == "allocated":
+            move_payment(tx, row, "hold", now, note=note)
+
+
 def payments_of(connection: sqlite3.Connection, job_id: str) -> list[PaymentRow]:
     rows = connection.execute("SELECT * FROM payments WHERE job_id = ? ORDER BY received_at, payment_id, part", (job_id,)).fetchall()
     return [from_row(PaymentRow, row) for row in rows]
@@ -354,8 +362,15 @@ def old_results(connection: sqlite3.Connection, now: int) -> list[str]:
 
 
 def forget_result(tx: Transaction, sha256: str, now: int) -> bool:
-    """False, and nothing changed, when it was delivered anew meanwhile."""
-    return tx.execute("DELETE FROM results WHERE sha256 = ? AND kept_until < ?", (sha256, now)).rowcount == 1
+    """False, and nothing changed, when it was delivered anew meanwhile, or is about to be."""
+    return (
+        tx.execute(
+            "DELETE FROM results WHERE sha256 = ? AND kept_until < ?"
+            " AND NOT EXISTS (SELECT 1 FROM fulfilments WHERE state = 'executed' AND result_sha256 = results.sha256)",
+            (sha256, now),
+        ).rowcount
+        == 1
+    )
 
 
 # effects and cursors

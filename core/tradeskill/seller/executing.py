@@ -68,7 +68,7 @@ class Executing:
         return {owner for owner in owners if self._shop.is_dead(owner)}
 
     async def _give_back(self, job_id: str, code: str, error: TradeskillError) -> float | None:
-        """The market takes no lock or no result for a paid job: seconds to wait while it still may, else the money goes back (None).
+        """The market takes no lock or no result for a paid job: seconds to wait while it still may, else the money goes back or to review (None).
 
         It may until the deadline, for want of the buyer's submission (late, or forgotten by the market) or while another worker
         delivers; not once it shows the job as ended in any other way.
@@ -89,7 +89,9 @@ class Executing:
                 return min(15.0, max(1.0, (now - (row.paid_at or now)) / 10_000))
             if row.state != "executed" and not selling.takeable(row, self._shop.owner, now, dead):
                 return 1.0
-            fail(tx, row, code, f"the market shows the job as {state}: {error}", now, self._shop.settings.terms.refund_minimum)
+            sent = row.state == "executed" and not isinstance(error, (RefusedError, UsageError))  # a flat no was never shown to the buyer
+            doubt = f"the buyer may have the result, though the market shows the job as {state}" if sent else ""
+            fail(tx, row, code, f"the market shows the job as {state}: {error}", now, self._shop.settings.terms.refund_minimum, doubt=doubt)
             return None
 
         pause = await self._shop.journal.write(give_back)
@@ -274,11 +276,8 @@ class Executing:
         now, dead = self._shop.world.now_ms(), self._dead_owners()
 
         def park(tx: Transaction) -> None:
-            if not selling.takeable(selling.fulfilment(tx, job_id), self._shop.owner, now, dead):
-                return
-            for payment in selling.payments_of(tx, job_id):
-                if payment.state == "allocated":
-                    selling.move_payment(tx, payment, "hold", now, note=note)
+            if selling.takeable(selling.fulfilment(tx, job_id), self._shop.owner, now, dead):
+                selling.hold_allocated(tx, job_id, note, now)
 
         await self._shop.journal.write(park)
 

@@ -92,9 +92,15 @@ def _request(text: str, buyer: str) -> Request:
     return read_request(read_document(text), buyer)
 
 
-def fail(tx: Transaction, row: Fulfilment, code: str, message: str, now: int, minimum: int) -> None:
-    """The job fails and its money becomes refund due (or review), in one transaction, under the fence of `row`."""
+def fail(tx: Transaction, row: Fulfilment, code: str, message: str, now: int, minimum: int, *, doubt: str = "") -> None:
+    """The job fails and its money becomes refund due (or review), in one transaction, under the fence of `row`.
+
+    `doubt`: why the buyer may have the result all the same; then the owner decides about the money.
+    """
     selling.move_fulfilment(tx, row.job_id, "fail", now, fence=row.fence, error_code=code, error_message=message[:200])
+    if doubt:
+        selling.hold_allocated(tx, row.job_id, doubt, now)
+        return
     selling.return_allocated(tx, row.job_id, request_of(row).refund_to, now, minimum)
 
 

@@ -68,6 +68,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _close_self_pipe(self) -> None:
         pass
 
+    def _write_to_self(self) -> None:
+        pass
+
     def advance(self, seconds: float) -> None:
         self._now += max(0.0, seconds)
 

@@ -1,0 +1,475 @@
+"""One schedule: a seed decides who trades, what fails and when; the flows run until everything rests; the invariants judge."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from tradeskill.agreement import read_offer, sign_offer
+from tradeskill.allocation import Terms
+from tradeskill.buyer import Buyer, BuyerSettings
+from tradeskill.contracts import Limits, Task
+from tradeskill.errors import StorageError, UnavailableError
+from tradeskill.journal import Database
+from tradeskill.money import Amount
+from tradeskill.policy import Caps
+from tradeskill.seller import Listing, Seller, SellerSettings, Shop
+from tradeskill.signing import Identity
+from tradeskill.testing.fake_backend import FakeMachine, Plan
+from tradeskill.testing.fakes import FakeLedger, FakeWallet
+from tradeskill.testing.virtual_time import Crashed, VirtualWorld, run_virtual
+from tradeskill_plugins.market.embedded import EmbeddedMarket
+from tradeskill_plugins.market.store import Store
+
+from . import deeds
+from .disk import Connection, Disk, journal_disk, market_table
+from .faults import CRASHES, DEEDS, KINDS, Faults
+from .handles import BackendHandle, MarketHandle, Network, WalletHandle
+from .invariants import AT_REST, BuyerSide, SellerSide, Stage, buyer_committed, seller_committed
+from .life import Life, SimLoop
+
+__all__ = ["Outcome", "Play", "play"]
+
+PRICE = Amount(1000, "raw")
+SELLER = Identity(b"seller's identity for simulations"[:32])
+BUYERS = (Identity(b"buyer 0's identity for simulation"[:32]), Identity(b"buyer 1's identity for simulation"[:32]))
+SECRETS = ("seller's identity for simulations"[:32], b"seller's identity for simulations"[:32].hex(), b"buyer 0's identity for simulation"[:32].hex())
+SCHEMA: dict[str, Any] = {"type": "object", "required": ["url"], "properties": {"url": {"type": "string"}}, "additionalProperties": False}
+REST_SECONDS = 6000.0  # more than any deadline of the flows
+CRASHES_AT_MOST = 6
+
+
+def _offer(pure: bool) -> Any:
+    return read_offer(
+        sign_offer(
+            SELLER,
+            offer_id="5f0c7f1e-3d0a-4b53-9a54-0c7a6a2b9a11",
+            network="dev",
+            title="Web page to Markdown",
+            description="for simulations",
+            tags=["web"],
+            price=PRICE,
+            input_schema=SCHEMA,
+            pure=pure,
+            trusted=True,
+            created_at=1,
+        )
+    )
+
+
+OFFERS = {pure: _offer(pure) for pure in (True, False)}
+
+
+@dataclass
+class Outcome:
+    seed: int
+    steps: int = 0
+    paid_jobs: int = 0
+    crashes: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+    trace: list[tuple[float, str]] = field(default_factory=list)
+
+    def digest(self) -> str:
+        """The same for the same seed, always."""
+        return hashlib.sha256("\n".join(f"{at:.6f} {text}" for at, text in self.trace).encode()).hexdigest()
+
+
+class _Records(logging.Handler):
+    """What the flows logged, for I8 and the trace."""
+
+    def __init__(self, sink: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self.sink = sink
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        self.sink(record.getMessage())
+        return True
+
+
+def play(seed: int) -> Outcome:
+    """One whole schedule. Nothing but the seed decides what happens."""
+    staged = Play(seed)
+    handler, logger = _Records(staged.logged), logging.getLogger("tradeskill")
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    loop = SimLoop()
+    loop.set_exception_handler(staged.stray)
+    try:
+        run_virtual(staged.run(), 200_000.0, loop)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+        staged.release()
+    return staged.outcome
+
+
+class Play:
+    def __init__(self, seed: int) -> None:
+        self.outcome = Outcome(seed)
+        self.rng = rng = random.Random(seed)
+        kind = KINDS[seed % len(KINDS)]
+        self.target = CRASHES[seed % len(CRASHES)]
+        self.faults = Faults(rng, kind, self.tell)
+        self.about = self.faults.about
+        self.network = Network(rng, self.faults)
+        self.lives: dict[str, Life] = {}
+        self.sellers: dict[str, Seller] = {}
+        self.buyers: dict[str, Buyer] = {}
+        self.skew: dict[str, int] = {}
+        self.ending = False
+        self.texts: list[str] = []
+        self.busy_deeds: set[asyncio.Task[Any]] = set()
+        self.quoted = asyncio.Event()
+        self.labels_seen = 0
+        self.pause_at = rng.randrange(4, 40) if "process.paused" in self.about else -1
+        self._draw(rng)
+        self._countdown = rng.choice((0, 0, 0, 1, 2))
+        self._stray_crashes = rng.choice((0.0, 0.0, 0.005, 0.02))
+        self._crashed = 0
+        self._open()
+
+    def _draw(self, rng: random.Random) -> None:
+        label = self.target[1]
+        self.pure = rng.random() < 0.6
+        self.workers = 2 if rng.random() < (0.6 if "process.paused" in self.about else 0.12) else 1
+        buyers = 2 if rng.random() < 0.15 else 1
+        jobs = rng.choices((1, 2, 3, 4), (65, 20, 9, 6))[0]
+        self.wishes = [(i % buyers, f"http://site/{i}") for i in range(max(jobs, buyers))]
+        self.caps = [rng.choice((None, None, None, 1000, 2500)) for _ in range(buyers)]
+        self.confirm_after = rng.choice((0.15, 0.15, 0.5, 3.0))
+        self.long_work = label == "seller.heartbeat" or rng.random() < 0.1
+        self.failing = label.startswith("refund") or "backend.failed" in self.about
+        self.collects = label.startswith(("sweep", "receive")) or rng.random() < 0.1
+        self.settings = SellerSettings(
+            quote_ttl_ms=300_000,
+            terms=Terms(late=rng.choice(("run", "refund")), surplus=rng.choice(("keep", "refund")), refund_minimum=rng.choice((1, 1, 50))),
+            uncertain=rng.choice(("refund", "review")),
+            poll_seconds=rng.choice((5.0, 15.0)),
+            heartbeat_seconds=5.0 if self.long_work else 20.0,
+        )
+        self.capacity = rng.choice(((100, 100), (100, 100), (100, 100), (2, 1)))
+        self.faults_until = rng.choice((3.0, 20.0, 100.0, 400.0))
+        self.gone_at = rng.choice(("accepted", "accepted", "paid")) if "buyer.gone" in self.about else ""
+
+    def _open(self) -> None:
+        market_world = VirtualWorld(self.outcome.seed + 1)
+        self.market_world = market_world
+        self.market_table = market_table()
+        self.store = Store(lambda: self.market_table.raw, market_world, "dev")
+        self.ledger = FakeLedger(market_world.now_ms, "dev", self.confirm_after)
+        self.machine = FakeMachine(self._plan)
+        self.seller_disk = journal_disk(self.faults, self._seller_committed)
+        self.buyer_disks: list[Disk] = []
+        sides = []
+        for i, cap in enumerate(self.caps):
+            side = BuyerSide(f"buyer{i}", BUYERS[i].key, None, cap)  # type: ignore[arg-type]  # its disk follows
+            disk = journal_disk(self.faults, lambda side=side: self._buyer_committed(side))  # type: ignore[misc]  # a defaulted lambda
+            side.raw = disk.table.raw
+            self.buyer_disks.append(disk)
+            sides.append(side)
+        self.stage = Stage(self.ledger, self.machine, self.market_table.raw, SellerSide(self.seller_disk.table.raw), sides, self.pure, SECRETS, self.texts)
+
+    def release(self) -> None:
+        for table in (self.market_table, self.seller_disk.table, *(disk.table for disk in self.buyer_disks)):
+            table.release()
+
+    # what happens is told
+
+    def tell(self, text: str) -> None:
+        try:
+            at = asyncio.get_running_loop().time()
+        except RuntimeError:
+            at = 0.0
+        self.outcome.trace.append((at, text))
+
+    def logged(self, text: str) -> None:
+        self.texts.append(text)
+        self.tell(f"log {text}")
+
+    def wrong(self, text: str) -> None:
+        if text not in self.outcome.violations:
+            self.tell(f"VIOLATION {text}")
+            self.outcome.violations.append(text)
+
+    def stray(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An exception that nobody took is a fault of the flows, unless its process was dead."""
+        error = context.get("exception")
+        if not isinstance(error, (Crashed, asyncio.CancelledError, StorageError, UnavailableError)):
+            self.wrong(f"an exception was lost: {error!r} ({context.get('message')})")
+
+    def _seller_committed(self) -> None:
+        for text in seller_committed(self.stage):
+            self.wrong(text)
+
+    def _buyer_committed(self, side: BuyerSide) -> None:
+        for text in buyer_committed(self.stage, side):
+            self.wrong(text)
+
+    # crashes
+
+    def at_label(self, life: Life, when: str, label: str) -> None:
+        self.network.steps += 1
+        self.labels_seen += 1
+        self.tell(f"{life.name} {when} {label}")
+        if when == "after" and label == "seller.quote-stored":
+            self.quoted.set()
+        if self.faults.stopped or self._crashed >= CRASHES_AT_MOST:
+            return
+        if label.startswith("seller.") and life.side != "seller":
+            return
+        if self.labels_seen >= self.pause_at > 0 and (life.side == "seller" or self.rng.random() < 0.1):
+            self.pause_at = -1
+            self._deed(deeds.pause(self, life))
+        if (when, label) == self.target:
+            self._countdown -= 1
+            if self._countdown == -1:
+                self._crash(life, label)
+        if self._stray_crashes and self.rng.random() < self._stray_crashes:
+            self._crash(life, label)
+
+    def _crash(self, life: Life, label: str) -> None:
+        self._crashed += 1
+        self.outcome.crashes[label] += 1
+        self.tell(f"{life.name} CRASHES")
+        life.die()
+        raise Crashed(life.name)
+
+    # the work
+
+    def _plan(self, execution_id: str, task: Task) -> Plan:
+        seconds = self.rng.choice((7.0, 12.0, 70.0)) if self.long_work else self.rng.choice((0.0, 0.0, 0.2, 3.0))
+        struck = self.faults.any_of("backend.", ("refused", "answer-lost", "failed", "lost", "never"))
+        if self.failing and self.target[1].startswith("refund") and not self.faults.stopped and self.faults.counts["backend.failed"] == 0:
+            self.faults.count("backend.failed")
+            struck = "failed"
+        if struck == "refused":
+            return Plan(start="refused")
+        if struck == "answer-lost":
+            return Plan(seconds, start="answer_lost")
+        if struck in ("failed", "lost", "never"):
+            return Plan(seconds, end=struck)  # type: ignore[arg-type]  # one of its literals
+        return Plan(seconds)
+
+    # processes
+
+    async def run(self) -> None:
+        self._fund()
+        roles = [asyncio.create_task(self.keep(f"seller-{i}", self._sell, forever=True)) for i in range(self.workers)]
+        buying = [asyncio.create_task(self.keep(f"buyer-{i}", self.buy)) for i in range(len(self.buyer_disks))]
+        for name in DEEDS:
+            if name in self.about:
+                self._deed(deeds.DEEDS[name](self))
+        if self.collects:
+            self._deed(deeds.collect(self))
+        end = asyncio.create_task(self._end_faults())
+        await asyncio.wait(buying)
+        for deed in list(self.busy_deeds):
+            await asyncio.wait([deed])
+        if not end.done() and not self._resting():
+            await asyncio.wait([end])
+        end.cancel()
+        self._heal()
+        await self._rest()
+        self.ending = True
+        for life in list(self.lives.values()):
+            life.die()
+        await asyncio.wait(roles)
+        self._judge()
+
+    def _fund(self) -> None:
+        for i in range(len(self.buyer_disks)):
+            wallet = FakeWallet(self.ledger, VirtualWorld(0), f"buyer{i}")
+            self.ledger.fund(wallet._main, 100_000)
+        self.ledger.fund(deeds.STRANGER, 1_000_000)
+        FakeWallet(self.ledger, VirtualWorld(0), "seller")  # its store, looked at by the invariants
+
+    def _deed(self, deed: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(deed)
+        self.busy_deeds.add(task)
+        task.add_done_callback(self._deed_done)
+
+    def _deed_done(self, task: asyncio.Task[Any]) -> None:
+        self.busy_deeds.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.wrong(f"the schedule itself failed: {task.exception()!r}")
+
+    async def keep(self, role: str, main: Callable[[Life, str], Coroutine[Any, Any, None]], forever: bool = False) -> None:
+        """A process, started again after each crash, like by a good init."""
+        number = 0
+        while not self.ending:
+            number += 1
+            life = self.born(role, number)
+            task = life.start(main(life, role))
+            await asyncio.wait([task])
+            crashed = not life.alive
+            error = None if task.cancelled() else task.exception()
+            life.die()
+            if self.ending:
+                return
+            if not crashed:
+                if error is None and not forever:
+                    return
+                if error is not None and not isinstance(error, (StorageError, UnavailableError)):
+                    self.wrong(f"{role} died of {error!r}")
+                    return
+                self.tell(f"{life.name} ends: {error}")
+            await asyncio.sleep(0.5 if self.faults.stopped else self.rng.choice((0.0, 0.5, 5.0, 70.0)))
+
+    def born(self, role: str, number: int) -> Life:
+        side = role.split("-")[0]
+        life = Life(f"{role}.{number}", side, self, self.rng.randrange(2**60))
+        life.world.skew_ms = self.skew.get(side, 0)
+        self.lives[role] = life
+        return life
+
+    async def _sell(self, life: Life, role: str) -> None:
+        wallet = WalletHandle(self.ledger, "seller", life, self.network)
+        market = MarketHandle(EmbeddedMarket(self.store, SELLER, self.market_world), life, self.network)
+        await FakeWallet.open(wallet)
+        await market.open()
+        offer = OFFERS[self.pure]
+        listing = Listing("extract", offer, run=("x",), backend="fake", pure=self.pure, trusted=True, limits=LIMITS, jobs=self.capacity[0], per_buyer=self.capacity[1])
+        shop = Shop(
+            identity=SELLER,
+            journal=Database(lambda: Connection(self.seller_disk, life), life.world, "dev"),  # type: ignore[arg-type,return-value]  # as much of it as is used
+            blobs=self.seller_disk.blobs,
+            market=market,
+            wallets={"fake": wallet},
+            backends={"fake": BackendHandle(self.machine, life, self.network, SELLER.key)},
+            listings={"extract": listing},
+            settings=self.settings,
+            world=life.world,
+            owner=life.name,
+            is_dead=self._is_dead,
+        )
+        self.sellers[life.name] = Seller(shop)
+        await self.sellers[life.name].run()
+
+    def _is_dead(self, name: str) -> bool:
+        return all(life.name != name for life in self.lives.values())
+
+    async def buy(self, life: Life, role: str) -> None:
+        index = int(role.split("-")[1])
+        wallet = WalletHandle(self.ledger, f"buyer{index}", life, self.network)
+        market = MarketHandle(EmbeddedMarket(self.store, BUYERS[index], self.market_world), life, self.network)
+        await FakeWallet.open(wallet)
+        await market.open()
+        cap = self.caps[index]
+        buyer = Buyer(
+            identity=BUYERS[index],
+            journal=Database(lambda: Connection(self.buyer_disks[index], life), life.world, "dev"),  # type: ignore[arg-type,return-value]  # as above
+            blobs=self.buyer_disks[index].blobs,
+            market=market,
+            wallets={"fake": wallet},
+            settings=BuyerSettings(
+                caps=Caps(in_total=None if cap is None else Amount(cap, "raw")), deliver_timeout=4000.0, poll_seconds=self.settings.poll_seconds
+            ),
+            world=life.world,
+            progress=lambda purchase: self.tell(f"{life.name} purchase {purchase.purchase_id[:6]} {purchase.state} {purchase.error_message or ''}"),
+        )
+        self.buyers[role] = buyer
+        await asyncio.gather(*[self._hire(life, buyer, url, index) for who, url in self.wishes if who == index])
+
+    async def _hire(self, life: Life, buyer: Buyer, url: str, index: int) -> None:
+        while True:
+            try:
+                purchase = await buyer.intend(OFFERS[self.pure], {"url": url})
+                break
+            except UnavailableError:
+                await life.world.sleep(1.0)
+        leaves = self.gone_at if url.endswith("/0") else ""
+        if leaves:
+            self.stage.gone.add(purchase.purchase_id)
+        while True:
+            settled = self._settled(purchase.purchase_id, index)
+            purchase = await buyer.drive(purchase.purchase_id, (leaves,))
+            if leaves and purchase.state == leaves:
+                self.faults.count("buyer.gone")
+            if purchase.state != "failed" or settled:
+                return
+            await life.world.sleep(20.0)
+
+    def _settled(self, purchase_id: str, index: int) -> bool:
+        """The seller has nothing to send back for it any more."""
+        row = self.buyer_disks[index].table.raw.execute("SELECT job_id, state FROM purchases WHERE purchase_id = ?", (purchase_id,)).fetchone()
+        if row[1] != "failed":
+            return False
+        raw = self.seller_disk.table.raw
+        job = raw.execute("SELECT state FROM fulfilments WHERE job_id = ?", (row[0],)).fetchone()
+        open_money = raw.execute("SELECT 1 FROM payments WHERE job_id = ? AND state IN ('found', 'refund_due', 'refunding')", (row[0],)).fetchone()
+        unseen = any(not t.final for t in self.ledger.transfers.values())
+        return open_money is None and not unseen and (job is None or job[0] not in ("quoted", "paid", "leased", "started", "executed") or self._parked(row[0]))
+
+    def _parked(self, job_id: str) -> bool:
+        rows = self.seller_disk.table.raw.execute("SELECT state FROM payments WHERE job_id = ?", (job_id,)).fetchall()
+        states = {row[0] for row in rows}
+        return "review" in states and "allocated" not in states
+
+    # the end
+
+    async def _end_faults(self) -> None:
+        await asyncio.sleep(self.faults_until)
+        self._heal()
+
+    def _heal(self) -> None:
+        if not self.faults.stopped:
+            self.tell("the faults stop")
+        self.faults.stop()
+        self.ledger.hold = False
+        self.ledger.confirm_all()
+        for life in self.lives.values():
+            life.wake()
+
+    async def _rest(self) -> None:
+        waited, pause = 0.0, 1.0
+        while (why := self._unrest()) and waited < REST_SECONDS:
+            await asyncio.sleep(pause)
+            waited += pause
+            pause = min(pause * 1.5, 30.0)
+        for text in why:
+            self.wrong(f"I4: no rest {REST_SECONDS:g} s after the faults: {text}")
+
+    def _resting(self) -> bool:
+        return not self._unrest()
+
+    def _unrest(self) -> list[str]:
+        """What still has to happen, when nothing fails any more."""
+        raw = self.seller_disk.table.raw
+        found = [f"effect {row[0]} of {row[1]}" for row in raw.execute("SELECT name, subject_id FROM effects WHERE state = 'pending'").fetchall()]
+        for job_id, state, claim in raw.execute("SELECT job_id, state, claim FROM fulfilments").fetchall():
+            if state in ("paid", "leased", "started", "executed") and not self._parked(job_id):
+                found.append(f"job {job_id} is {state}")
+        for payment_id, state in raw.execute("SELECT payment_id, state FROM payments WHERE state IN ('found', 'refund_due', 'refunding')").fetchall():
+            found.append(f"payment {payment_id} is {state}")
+        recorded = {row[0] for row in raw.execute("SELECT payment_id FROM payments").fetchall()}
+        addresses = {row[0] for row in raw.execute("SELECT address FROM invoices").fetchall()}
+        for transfer in self.ledger.transfers.values():
+            if not transfer.final:
+                found.append(f"transfer {transfer.transfer_id} is not final")
+            elif transfer.to in addresses and transfer.transfer_id not in recorded:
+                found.append(f"transfer {transfer.transfer_id} is not found")
+        return found
+
+    def _judge(self) -> None:
+        if "market.forged" in self.faults.counts or any(kind.startswith("third") for kind in self.faults.counts):
+            self.stage.doubtful = True
+        for invariant in AT_REST:
+            for text in invariant(self.stage):
+                self.wrong(text)
+        self.outcome.steps = self.network.steps
+        self.outcome.faults = self.faults.counts
+        paid = self.seller_disk.table.raw.execute("SELECT COUNT(*) FROM fulfilments WHERE paid_at IS NOT NULL").fetchone()
+        self.outcome.paid_jobs = paid[0]
+
+
+LIMITS = Limits(seconds=90.0)
