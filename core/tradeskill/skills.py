@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from tradeskill.errors import InputError, NotFoundError, PluginError, TradeskillError
@@ -51,10 +52,17 @@ class Tool:
         return tuple(inspect.signature(self.function).parameters)[1:]
 
     @cached_property
+    def _hints(self) -> dict[str, Any]:
+        """The annotations of everything but the profile, whose class most tools import for type checkers only."""
+        profile = next(iter(inspect.signature(self.function).parameters))
+        annotations = {name: hint for name, hint in self.function.__annotations__.items() if name != profile}
+        return get_type_hints(SimpleNamespace(__annotations__=annotations), self.function.__globals__, include_extras=True)
+
+    @cached_property
     def _model(self) -> Any:
         from pydantic import ConfigDict, create_model
 
-        hints = get_type_hints(self.function, include_extras=True)
+        hints = self._hints
         fields: dict[str, Any] = {}
         for parameter in list(inspect.signature(self.function).parameters.values())[1:]:
             default = ... if parameter.default is inspect.Parameter.empty else parameter.default
@@ -69,7 +77,7 @@ class Tool:
         """JSON Schema of the answer."""
         from pydantic import TypeAdapter
 
-        return cast("dict[str, Json]", TypeAdapter(get_type_hints(self.function)["return"]).json_schema())
+        return cast("dict[str, Json]", TypeAdapter(self._hints["return"]).json_schema())
 
     async def call(self, profile: Profile, arguments: Mapping[str, Json]) -> Any:
         """InputError naming the argument when one is missing, unknown or of the wrong type; otherwise what the tool returns or raises."""

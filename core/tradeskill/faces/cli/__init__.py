@@ -1,8 +1,11 @@
-"""The command line: which command lives where. A module is imported when its command is called."""
+"""The command line: which command lives where, and how any of them ends. A module is imported when its command is called."""
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import typer
@@ -14,21 +17,23 @@ COMMANDS: Final[dict[str, str]] = {
     "demo": "tradeskill.faces.cli.demo:demo",
     "init": "tradeskill.faces.cli.home:init",
     "doctor": "tradeskill.faces.cli.home:doctor",
-    "backup": "tradeskill.faces.cli.home:backup",
-    "restore": "tradeskill.faces.cli.home:restore",
-    "identity": "tradeskill.faces.cli.home:identity",
-    "plugins": "tradeskill.faces.cli.listing:plugins",
-    "skills": "tradeskill.faces.cli.listing:skills",
-    "call": "tradeskill.faces.cli.listing:call",
     "offers": "tradeskill.faces.cli.buying:offers",
     "hire": "tradeskill.faces.cli.buying:hire",
+    "sell": "tradeskill.faces.cli.selling:sell",
     "jobs": "tradeskill.faces.cli.buying:jobs",
     "job": "tradeskill.faces.cli.buying:job",
     "receipt": "tradeskill.faces.cli.buying:receipt",
-    "sell": "tradeskill.faces.cli.selling:sell",
-    "review": "tradeskill.faces.cli.selling:review",
     "earnings": "tradeskill.faces.cli.selling:earnings",
+    "review": "tradeskill.faces.cli.selling:review",
+    "identity": "tradeskill.faces.cli.home:identity",
+    "backup": "tradeskill.faces.cli.home:backup",
+    "restore": "tradeskill.faces.cli.home:restore",
+    "plugins": "tradeskill.faces.cli.listing:plugins",
+    "skills": "tradeskill.faces.cli.listing:skills",
+    "call": "tradeskill.faces.cli.listing:call",
 }
+INTERRUPTED: Final = 130
+_ClickError: Final[type[Any]] = typer.BadParameter.__mro__[2]  # click's base class, in whichever package this typer keeps click
 
 
 class _Lazy(TyperGroup):
@@ -44,24 +49,24 @@ class _Lazy(TyperGroup):
 
             module, _, name = where.partition(":")
             return _as_command(getattr(import_module(module), name), cmd_name)
-        points = _plugin_commands()
-        if cmd_name not in points:
-            return None
-        from tradeskill.errors import PluginError
+        found = _plugin_commands().get(cmd_name)
+        return None if found is None else _plugin_command(cmd_name, found)
 
-        found = points[cmd_name]
-        if len(found) > 1:
-            owners = ", ".join(point.dist.name if point.dist else "?" for point in found)
-            raise PluginError(f"command {cmd_name!r} is claimed by {owners}: uninstall all but one")
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         try:
-            return _as_command(found[0].load(), cmd_name)
-        except Exception as error:
-            raise PluginError(f"command {cmd_name!r} of plugin {found[0].value} did not load: {type(error).__name__}: {error}") from error
+            return super().resolve_command(ctx, args)
+        except typer.BadParameter.__mro__[1] as error:  # click's UsageError
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 2)
+            if near:
+                error.message = f"{error.message.rstrip('.')}; did you mean {' or '.join(near)}?"  # type: ignore[attr-defined]  # every UsageError has one
+            raise
 
 
 def _as_command(target: Any, name: str) -> Any:
     if not isinstance(target, typer.Typer):
-        single = typer.Typer(add_completion=False)
+        single = typer.Typer(add_completion=False, rich_markup_mode=None)
         single.command(name, no_args_is_help=False)(target)
         target = single
     command = typer.main.get_command(target)
@@ -79,6 +84,30 @@ def _plugin_commands() -> dict[str, list[Any]]:
     return found
 
 
+def _plugin_command(name: str, found: list[Any]) -> Any:
+    """The command, or one that says why there is none: a plugin that does not load must not take the others' help away."""
+    from tradeskill.errors import PluginError
+
+    if len(found) > 1:
+        owners = ", ".join(point.dist.name if point.dist else "?" for point in found)
+        return _broken(name, PluginError(f"command {name!r} is claimed by {owners}: uninstall all but one"))
+    try:
+        return _as_command(found[0].load(), name)
+    except Exception as error:  # noqa: BLE001  # whatever a stranger's module raises
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return _broken(name, PluginError(f"command {name!r} of plugin {found[0].value} did not load: {reason}: mend or uninstall its package"))
+
+
+def _broken(name: str, error: Exception) -> Any:
+    def fail() -> None:
+        raise error
+
+    fail.__doc__ = f"(does not load) {error}"
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(fail)
+    return _as_command(single, name)
+
+
 app = typer.Typer(cls=_Lazy, name="tradeskill", rich_markup_mode=None, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 
 
@@ -87,11 +116,19 @@ def _root(
     ctx: typer.Context,
     version: bool = typer.Option(False, "--version", help="Show the version and stop."),
 ) -> None:
-    """Agents that buy and sell work.
+    """Agents that buy and sell work, for real money.
 
-    First steps: `tradeskill demo` shows a whole job; `tradeskill init` makes a profile; then `sell` or `offers` and `hire`.
-    The profile's folder is TRADESKILL_HOME. Every command has --help with an example and --json for machines.
+    New here? `tradeskill demo` shows a whole paid job, offline. Then `tradeskill init`
+    makes a profile in the folder TRADESKILL_HOME; `sell` sells, `offers` and `hire` buy.
+
+    \b
+    Example:
+      tradeskill demo
+      tradeskill init
+      tradeskill hire --help
     """
+    gc.freeze()  # __main__ switched it off for the imports
+    gc.enable()
     if version:
         from tradeskill import __version__
 
@@ -101,13 +138,40 @@ def _root(
         typer.echo(ctx.get_help())
 
 
-def run() -> None:
-    """Run the command line; every error of ours becomes one line on stderr and its exit code."""
-    from tradeskill.errors import TradeskillError
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit. Every error of ours or of the arguments is one line on stderr; exit codes are those of tradeskill.errors."""
+    from tradeskill.errors import TradeskillError, UsageError
 
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in typed
     try:
-        app()
+        ended = typer.main.get_command(app)(typed, prog_name="tradeskill", standalone_mode=False)
+        sys.exit(ended if isinstance(ended, int) else 0)
     except TradeskillError as error:
-        from tradeskill.faces.cli.shell import report
+        sys.exit(_report(error, as_json))
+    except _ClickError as error:
+        sys.exit(_usage(error, UsageError, as_json))
+    except typer.Abort:
+        typer.echo("stopped; nothing was done", err=True)
+        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # `tradeskill jobs | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
 
-        sys.exit(report(error, "--json" in sys.argv))
+
+def _usage(error: Any, kind: type[Exception], as_json: bool) -> int:
+    """What was typed is wrong. Nothing typed where a sub-command is needed: the help."""
+    context = error.ctx
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(context.get_help(), err=True)
+        return 2
+    way_out = f"; see `{context.command_path} --help`" if context is not None else ""
+    return _report(kind(f"{' '.join(error.format_message().split()).rstrip('.')}{way_out}"), as_json)
+
+
+def _report(error: Any, as_json: bool) -> int:
+    from tradeskill.faces.cli.shell import report
+
+    return report(error, as_json)

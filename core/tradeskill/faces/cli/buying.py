@@ -30,10 +30,8 @@ def offers(
     """List what can be bought on the market."""
 
     async def main() -> list[Any]:
-        from tradeskill.skills import call_tool
-
         async with load_profile() as profile:
-            return list(await call_tool(profile, "buyer.search", {"query": query, "tags": list(tag or []), "seller": seller, "limit": limit}))
+            return list(await _buyer_tools().search(profile, query, list(tag or []), seller, limit))
 
     found = run(main, as_json=as_json)
     if as_json:

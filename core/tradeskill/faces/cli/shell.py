@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
+import inspect
 import json
-import logging
 import os
 import stat
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -26,6 +25,7 @@ __all__ = [
     "PasswordFile",
     "Verbose",
     "example",
+    "group",
     "load_profile",
     "logs",
     "password_from",
@@ -35,6 +35,8 @@ __all__ = [
     "run",
     "say",
     "show",
+    "show_entry",
+    "with_example",
 ]
 
 T = TypeVar("T")
@@ -50,13 +52,25 @@ def example(*lines: str) -> Callable[[T], T]:
     """Add examples to a command's help."""
 
     def add(function: T) -> T:
-        function.__doc__ = (function.__doc__ or "").rstrip() + "\n\n\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+        function.__doc__ = with_example(inspect.cleandoc(function.__doc__ or ""), *lines)
         return function
 
     return add
 
 
+def with_example(text: str, *lines: str) -> str:
+    """A help text with examples below it, each on a line of its own (`\b` keeps it so), however narrow the terminal is."""
+    return f"{text}\n\n\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def group(text: str, *examples: str) -> typer.Typer:
+    """A command that has commands of its own."""
+    return typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=with_example(text, *examples))
+
+
 def logs(verbose: bool) -> None:
+    import logging
+
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("websockets").setLevel(logging.WARNING)
@@ -103,6 +117,8 @@ def load_profile(password_file: Path | None = None, overlay: Path | None = None)
 
 def run(main: Callable[[], Coroutine[Any, Any, T]], *, as_json: bool = False) -> T:
     """Run a command's body; errors of ours end the program with their exit code, Ctrl-C with 130."""
+    import asyncio
+
     try:
         return asyncio.run(main())
     except TradeskillError as error:
@@ -130,6 +146,17 @@ def show(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None) + "\n")
     with suppress(BrokenPipeError):
         sys.stdout.flush()
+
+
+def show_entry(entry: Mapping[str, Any], as_json: bool) -> None:
+    """One object: as JSON, or a line for each of its values that is there."""
+    if as_json:
+        show(entry)
+        return
+    width = max(map(len, entry), default=0) + 2
+    for name, value in entry.items():
+        if value not in (None, [], {}, ""):
+            typer.echo(f"{name:{width}}{printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))}")
 
 
 def printable(text: str) -> str:
