@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint types check bench simulate plant docs clean
+.PHONY: help setup demo test lint types check bench simulate plant crash-walk docs clean
 
 help:
 	@echo "make demo      one agent hires another, offline, on an embedded network"
@@ -11,6 +11,7 @@ help:
 	@echo "make lint      ruff, import contracts; make types: mypy --strict"
 	@echo "make bench     what we claim, measured (JSON)"
 	@echo "make simulate  random schedules against the invariants; N=20000"
+	@echo "make crash-walk  kills real processes at every named step; each restart must finish the job"
 	@echo "make plant     plants named bugs; each must be caught"
 
 setup: $(VENV)/.setup
@@ -43,6 +44,9 @@ bench: $(VENV)/.dev
 N ?= 20000
 simulate: $(VENV)/.dev
 	$(BIN)/python -m tests.simulation --schedules $(N)
+
+crash-walk: $(VENV)/.dev
+	$(BIN)/python -m tests.crash
 
 plant: $(VENV)/.dev
 	$(BIN)/python -m tests.plant
