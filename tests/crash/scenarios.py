@@ -130,7 +130,10 @@ async def _twice(scene: Scene, command: tuple[str, ...] | list[str], crash_at: s
             actor.send(SIGTERM)
         code = await actor.ended()
     found = [] if code == 0 else [f"{' '.join(command)} ended with {code} after the crash: {actor.said}"]
-    return found + since_death(at_death, read_books(scene.seller_home))
+    after = read_books(scene.seller_home)
+    if left := [block["purpose"] for block in after.blocks if block["state"] == "signed"]:
+        found.append(f"{' '.join(command)} left blocks unpublished: {left}")
+    return found + since_death(at_death, after)
 
 
 async def _died(actor: Actor, crash_at: str) -> None:
@@ -139,10 +142,9 @@ async def _died(actor: Actor, crash_at: str) -> None:
 
 
 async def _received(scene: Scene) -> list[str]:
-    left = [block for block in read_books(scene.seller_home).blocks if block["state"] == "signed"]
     await scene.gather_money()
     books, held = read_books(scene.seller_home), await scene.held(scene.seller_home)
-    found = [f"the command left {len(left)} blocks unpublished"] if left else []
+    found = []
     if held != FUNDS or [(block["kind"], block["amount"], block["state"]) for block in books.blocks] != [("receive", str(FUNDS), "confirmed")]:
         found.append(f"{held} of {FUNDS} received in blocks {books.blocks}")
     return found

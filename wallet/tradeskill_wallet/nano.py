@@ -198,10 +198,12 @@ class NanoWallet:
 
     async def receive(self) -> int:
         """Receive final sends waiting for the main accounts, largest first. Returns how many receive blocks were made."""
+        await self._chain.flush_all()  # what an interrupted call stored is finished first
         return await self._purse.receive()
 
     async def sweep(self, to: str | None = None) -> int:
         """Bring what paid invoices hold to the first main account, or to `to`. Returns how many blocks were made. Safe to repeat."""
+        await self._chain.flush_all()
         return await self._purse.sweep(None if to is None else decode_address(self.check_address(to)))
 
     async def send(self, address: str, amount: Amount, key: str) -> Proof:
