@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from tradeskill.policy import Caps
     from tradeskill.seller import Listing, Seller, SellerSettings, Shop
 
-__all__ = ["IDENTITY_FILE", "JOURNAL_FILE", "PUBLIC_FILE", "Profile", "create_profile"]
+__all__ = ["IDENTITY_FILE", "JOURNAL_FILE", "PUBLIC_FILE", "Profile", "check_vacant", "create_profile"]
 
 IDENTITY_FILE = "identity.json"
 PUBLIC_FILE = "identity.pub"  # the public key in hex, so that reading needs no password
 JOURNAL_FILE = "journal.db"
 RESULTS_FOLDER = "results"
+WALLETS_FOLDER = "wallets"
+_KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class _LockedIdentity(Identity):
@@ -93,10 +96,13 @@ class Profile:
         """The public key needs no password; signing asks for it once."""
         from tradeskill.secretfile import read_secret
 
+        path = self.home / PUBLIC_FILE
         try:
-            key = (self.home / PUBLIC_FILE).read_text().strip()
-        except OSError as error:
-            raise SecretError(f"{self.home / PUBLIC_FILE} cannot be read: restore the profile from its backup") from error
+            key = path.read_text(encoding="ascii").removesuffix("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SecretError(f"{path} cannot be read: restore the profile from its backup") from error
+        if _KEY.fullmatch(key) is None:
+            raise SecretError(f"{path} is damaged: it must hold 64 hex digits; restore the profile from its backup")
         return _LockedIdentity(key, lambda: read_secret(self.home / IDENTITY_FILE, "identity", self.config.network, self.password()))
 
     @cached_property
@@ -148,7 +154,7 @@ class Profile:
         if self._wallets is None:
             wallets: dict[str, Wallet] = {}
             for choice in self.config.wallets:
-                wallet = self.plugins.require(choice.plugin, "wallet").open_wallet(self._settings(choice), self.context("wallets", choice.plugin))
+                wallet = self.plugins.require(choice.plugin, "wallet").open_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin))
                 if wallet.rail in wallets:
                     raise ConfigError(f"{self.config.source}: two wallets serve the rail {wallet.rail!r}: keep one")
                 await wallet.open()
@@ -166,7 +172,7 @@ class Profile:
 
     def create_wallet(self, choice: PluginChoice, secret: bytes) -> None:
         """Make a wallet's secret files; SecretError when they are there."""
-        self.plugins.require(choice.plugin, "wallet").create_wallet(self._settings(choice), self.context("wallets", choice.plugin), secret)
+        self.plugins.require(choice.plugin, "wallet").create_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin), secret)
 
     async def backends(self) -> dict[str, Backend]:
         """Those that the configured offers name."""
@@ -300,25 +306,58 @@ class Profile:
         return listings
 
 
-def create_profile(
-    home: Path, config: Mapping[str, Any], network: Network, password: str, world: World, wallet_secret: bytes | None = None
-) -> str:
-    """A new profile: identity key, configuration, wallet secrets (`wallet_secret` restores one). Returns the public key. Refuses a folder that holds a profile; never overwrites a secret."""
+def check_vacant(home: Path) -> None:
+    """ConfigError when a profile, or what an interrupted `init` left of one, lies in `home`."""
+    if (home / CONFIG_FILE).exists():
+        raise ConfigError(f"{home} holds a profile already: choose another folder with TRADESKILL_HOME")
+    for left in (home / IDENTITY_FILE, home / WALLETS_FOLDER):
+        if left.exists():
+            raise ConfigError(f"{home} holds part of a profile ({left.name}, but no {CONFIG_FILE}): restore it from its backup, or choose another folder")
+
+
+def create_profile(home: Path, config: Mapping[str, Any], network: Network, password: str, world: World, wallet_secret: bytes | None = None) -> str:
+    """A new profile: identity key, configuration, wallet secrets (`wallet_secret` restores one). Returns the public key.
+
+    Refuses a folder that holds a profile; when anything fails, nothing of the new one stays. Never overwrites a secret.
+    """
     from tradeskill.config import write_config
     from tradeskill.secretfile import write_secret
 
-    if (home / CONFIG_FILE).exists() or (home / IDENTITY_FILE).exists():
-        raise ConfigError(f"{home} holds a profile already: choose another folder with TRADESKILL_HOME")
+    check_vacant(home)
+    made = [home / name for name in (CONFIG_FILE, IDENTITY_FILE, PUBLIC_FILE, WALLETS_FOLDER)]
+    folders = [folder for folder in (home, *home.parents) if not folder.exists()]  # to be made, innermost first
     try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        secret = world.random_bytes(32)
-        write_secret(home / IDENTITY_FILE, "identity", network, secret, password, world.random_bytes)
-        key = Identity(secret).key
-        (home / PUBLIC_FILE).write_text(key + "\n")
-    except OSError as error:
-        raise StorageError(f"{home} cannot be written: {error.strerror}; check the path and its rights") from error
-    write_config(home / CONFIG_FILE, config)
-    profile = Profile.load(home, lambda: password, world=world)
-    for choice in profile.config.wallets:
-        profile.create_wallet(choice, wallet_secret or world.random_bytes(32))
+        try:
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_config(home / CONFIG_FILE, config)
+            profile = Profile.load(home, lambda: password, world=world)
+            profile.plugins.require(profile.config.market.plugin, "market")
+            for choice in profile.config.wallets:
+                profile.plugins.require(choice.plugin, "wallet")
+            secret = world.random_bytes(32)
+            write_secret(home / IDENTITY_FILE, "identity", network, secret, password, world.random_bytes)
+            key = Identity(secret).key
+            (home / PUBLIC_FILE).write_text(key + "\n")
+            for choice in profile.config.wallets:
+                profile.create_wallet(choice, wallet_secret or world.random_bytes(32))
+        except OSError as error:
+            raise StorageError(f"{home} cannot be written: {error.strerror or error}; check the path, its rights and the space left") from error
+    except BaseException:
+        _undo(made, folders)
+        raise
     return key
+
+
+def _undo(made: Sequence[Path], folders: Sequence[Path]) -> None:
+    """Nobody was ever told an address or a key of it."""
+    import shutil
+
+    for path in made:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()

@@ -133,15 +133,19 @@ def change_total(tx: Transaction, name: str, by: int) -> int:
 
 def pins(connection: sqlite3.Connection) -> list[tuple[str, str, str, int]]:
     """(seller key, label, how, pinned_at)."""
-    return [tuple(row) for row in connection.execute("SELECT seller, label, how, pinned_at FROM pins ORDER BY pinned_at").fetchall()]
+    return [tuple(row) for row in connection.execute("SELECT seller, label, how, pinned_at FROM pins ORDER BY pinned_at, label").fetchall()]
 
 
-def pin(tx: Transaction, seller: str, label: str, how: str, now: int) -> None:
-    """Trust this key under this label. UntrustedError when the label already names another key."""
+def pin(tx: Transaction, seller: str, label: str, how: str, now: int, *, replace: bool = False) -> None:
+    """Trust this key under this label. UntrustedError when the label names another key, unless the owner says `replace`. Repeatable."""
     row = tx.execute("SELECT seller FROM pins WHERE label = ?", (label,)).fetchone()
-    if row is not None and row[0] != seller:
-        raise UntrustedError(f"{label!r} is pinned to key {row[0]}, now it shows {seller}: if that is right, `tradeskill identity pin {seller} --label NEW`")
-    tx.execute("INSERT OR IGNORE INTO pins VALUES (?, ?, ?, ?)", (seller, label, how, now))
+    if row is not None and row[0] != seller and not replace:
+        raise UntrustedError(
+            f"{label} is pinned to key {row[0]}, now it shows {seller}: ask the seller;"
+            f" if the new key is right, `tradeskill identity pin {seller} --label {label} --replace`"
+        )
+    if row is None or how != "first use":  # what the owner said is not overwritten by what was merely seen
+        tx.execute("INSERT OR REPLACE INTO pins (label, seller, how, pinned_at) VALUES (?, ?, ?, ?)", (label, seller, how, now))
 
 
 def check_pin(connection: sqlite3.Connection, seller: str) -> bool:

@@ -60,7 +60,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX effects_pending ON effects (state, effect_id)",
         "CREATE INDEX effects_subject ON effects (subject_id, name, state)",
         "CREATE TABLE cursors (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
-        "CREATE TABLE pins (seller TEXT PRIMARY KEY, label TEXT NOT NULL UNIQUE, how TEXT NOT NULL, pinned_at INTEGER NOT NULL) STRICT",
+        "CREATE TABLE pins (label TEXT PRIMARY KEY, seller TEXT NOT NULL, how TEXT NOT NULL, pinned_at INTEGER NOT NULL) STRICT",
+        "CREATE INDEX pins_seller ON pins (seller)",
         "CREATE TABLE results (sha256 TEXT PRIMARY KEY, size INTEGER NOT NULL, kept_until INTEGER NOT NULL) STRICT",
     ),
 )

@@ -9,11 +9,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tradeskill.faces.cli.shell import AsJson, PasswordFile, Verbose, example, load_profile, logs, printable, read_input, report, run, say, show
+from tradeskill.faces.cli.shell import (
+    AsJson,
+    PasswordFile,
+    Verbose,
+    confirm,
+    example,
+    group,
+    load_profile,
+    logs,
+    printable,
+    read_input,
+    report,
+    run,
+    say,
+    show,
+    show_entry,
+)
 
 if TYPE_CHECKING:
+    from tradeskill.errors import TradeskillError
     from tradeskill.journal import Purchase
-    from tradeskill.model import Offer
+    from tradeskill.model import Json, Offer
+    from tradeskill.money import Amount
     from tradeskill.profile import Profile
 
 __all__ = ["hire", "job", "jobs", "offers", "receipt"]
@@ -24,7 +42,7 @@ def offers(
     query: Annotated[str, typer.Argument(help="Words in title or description.")] = "",
     tag: Annotated[list[str] | None, typer.Option("--tag", help="Only offers with this tag; may be repeated.")] = None,
     seller: Annotated[str, typer.Option("--seller", help="Only this seller's public key.")] = "",
-    limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="How many at most.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List what can be bought on the market."""
@@ -57,92 +75,115 @@ def hire(
     password_file: PasswordFile = None,
     verbose: Verbose = False,
 ) -> None:
-    """Buy one job: request, verify the seller's signed quote, pay, wait, verify the receipt. Safe to repeat: it never pays twice."""
+    """Buy one job and wait for its result. Repeat it safely: it never pays twice.
+
+    Asks the seller for a signed quote, verifies it, pays, waits, and verifies the receipt and the result.
+    """
     logs(verbose)
 
     async def main() -> int:
         async with load_profile(password_file) as profile:
-            return await _hire(profile, offer, input_text, maximum, label, yes, dry_run, output, as_json)
+            if dry_run:
+                return await _dry_run(profile, offer, input_text, maximum, as_json)
+            return await _hire(profile, offer, input_text, maximum, label, yes, output, as_json)
 
     code = run(main, as_json=as_json)
     if code:
         raise typer.Exit(code)
 
 
-async def _hire(
-    profile: Profile, name: str, input_text: str, maximum: str, label: str, yes: bool, dry_run: bool, output: Path | None, as_json: bool
-) -> int:
+async def _hire(profile: Profile, name: str, input_text: str, maximum: str, label: str, yes: bool, output: Path | None, as_json: bool) -> int:
     from tradeskill.errors import RefusedError
-    from tradeskill.money import parse_amount
-    from tradeskill.skills import call_tool
+    from tradeskill.journal import buying
 
-    value = read_input(input_text)
-    cap = parse_amount(maximum) if maximum else None
+    chosen, value, cap = await _wish(profile, name, input_text, maximum)
     tools = _buyer_tools()
-    chosen: Offer = await tools.find_offer(profile, name)
-    cap = cap or chosen.price
     buyer = await profile.buyer(lambda purchase: say(f"  {purchase.state}") if not as_json else None)
-    intent = buyer.intent_of(chosen, value, label)
-    known = profile.journal.read(lambda c: _by_intent(c, intent))
+    known = profile.journal.read(lambda c: buying.find_by_intent(c, buyer.intent_of(chosen, value, label)))
     if known is None or known.state in tools.BEFORE_MONEY:
-        if not as_json:
+        if not as_json or not yes:
             say(f"{printable(chosen.title)}  by seller {chosen.seller[:16]}…  price {chosen.price or 'by quote'}  cap {cap or 'none'}")
-        if not yes and not dry_run:
-            if not sys.stdin.isatty():
-                raise RefusedError("nobody is there to confirm the payment: repeat with --yes (and --max to cap it)")
-            if not typer.confirm("Pay for this job?", err=True):
-                raise RefusedError("not confirmed; no money moved")
+        if not yes:
+            confirm("Pay for this job?", "hire", "the payment")
+    elif not as_json:
+        say(f"the same job was bought before (purchase {known.purchase_id}, {known.state}); no second payment; --label TEXT buys it anew")
     purchase = await buyer.intend(chosen, value, cap=cap, label=label)
-    if dry_run:
-        return await _dry_run(profile, purchase, as_json)
     purchase = await buyer.drive(purchase.purchase_id)
     view = tools.purchase_view(purchase)
     if purchase.state != "received":
-        error = view["error"] or {"code": purchase.state, "message": purchase.state}
-        failure = RefusedError(f"{error['message']} (purchase {purchase.purchase_id} is {purchase.state}; money: {view['money']}; {view['next']})")
-        if as_json:
-            show({**view, "exit_code": 5})
-            say(f"error: {printable(str(failure))}")
-            return 5
-        return report(failure, False)
+        return _not_received(view, as_json, RefusedError)
+    if output is not None:
+        _save(buyer.result(purchase), purchase.result_type or "", purchase.job_id or purchase.purchase_id, output)
     if as_json:
-        found = await call_tool(profile, "buyer.result", {"purchase_id": purchase.purchase_id, "wait": False})
-        show({**view, "result": found})
-    _write_result(buyer.result(purchase), purchase, output, as_json)
+        show({**view, "result": await tools.result(profile, purchase.purchase_id, wait=False)})
+    elif output is None:
+        _write_result(buyer.result(purchase), purchase)
     return 0
 
 
-async def _dry_run(profile: Profile, purchase: Purchase, as_json: bool) -> int:
-    """The verified quote, then the job is canceled; a repeat needs another label."""
-    from tradeskill import policy
-    from tradeskill.money import Amount, parse_amount
+def _not_received(view: dict[str, Any], as_json: bool, refused: type[TradeskillError]) -> int:
+    """The code says whether money moved: that of RefusedError when it did not, else 1."""
+    from tradeskill.errors import TradeskillError
 
+    reason = (view["error"] or {"message": "the job ended without a result"})["message"]
+    kind = refused if view["money"] == "not moved" else TradeskillError
+    failure = kind(f"{reason} (purchase {view['purchase_id']} is {view['state']}; money: {view['money']}; {view['next']})")
+    if as_json:
+        show({**view, "exit_code": failure.exit_code})
+    return report(failure, False)
+
+
+async def _wish(profile: Profile, name: str, input_text: str, maximum: str) -> tuple[Offer, Json, Amount | None]:
+    """What is wanted, checked before anything else is done: offer, input, and the most it may cost."""
+    from tradeskill.agreement import check_input
+    from tradeskill.money import parse_amount
+
+    value = read_input(input_text)
+    cap = parse_amount(maximum) if maximum else None
+    offer: Offer = await _buyer_tools().find_offer(profile, name)
+    check_input(offer.input_schema, value)
+    return offer, value, cap or offer.price
+
+
+async def _dry_run(profile: Profile, name: str, input_text: str, maximum: str, as_json: bool) -> int:
+    """A real quote for a purchase of its own, which is then canceled, so that the real one may still follow."""
+    from tradeskill import policy
+    from tradeskill.errors import PolicyError
+    from tradeskill.money import Amount
+
+    chosen, value, cap = await _wish(profile, name, input_text, maximum)
     buyer = await profile.buyer()
-    tools = _buyer_tools()
-    if purchase.state not in tools.BEFORE_MONEY:
-        show(tools.purchase_view(purchase)) if as_json else say(f"this purchase is already {purchase.state}; nothing done")
-        return 0
+    purchase = await buyer.intend(chosen, value, cap=cap, label=f"dry run {profile.world.random_bytes(8).hex()}")
     purchase = await buyer.drive(purchase.purchase_id, ("verified",))
+    view = _buyer_tools().purchase_view(purchase)
+    refusal = None
     if purchase.state == "verified":
         amount = Amount(int(purchase.amount or "0"), purchase.unit or "raw")
-        cap = None if purchase.cap is None else parse_amount(purchase.cap)
-        profile.journal.read(lambda c: policy.check(c, amount, profile.caps, cap))
-        purchase = await buyer.cancel(purchase.purchase_id, "dry run")
-    view = tools.purchase_view(purchase)
+        try:
+            profile.journal.read(lambda c: policy.check(c, amount, profile.caps, cap))
+        except PolicyError as error:
+            refusal = error
+        await buyer.cancel(purchase.purchase_id, "dry run")
+    within = refusal is None and purchase.state == "verified"
     if as_json:
-        show({**view, "dry_run": True})
-    else:
-        say(f"the seller asks {view['price']}; quote verified; nothing was paid" if view["price"] else f"no quote: {view['error']}")
-    return 0 if view["price"] else 5
+        show({**view, "dry_run": True, "within_caps": within, "error": view["error"] or (refusal and {"code": refusal.code, "message": str(refusal)})})
+    elif within:
+        say(f"the seller asks {view['price']}; the quote is signed by its key and within the caps; nothing was paid")
+    if refusal is not None:
+        return report(refusal, False)
+    if purchase.state != "verified":
+        say(f"error: no quote: {printable((view['error'] or {'message': purchase.state})['message'])}; nothing was paid")
+        return 5
+    return 0
 
 
 @example("tradeskill jobs", "tradeskill jobs --state waiting --json")
 def jobs(
     state: Annotated[list[str] | None, typer.Option("--state", help="Only this state; may be repeated.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000)] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many at most of each.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List this profile's jobs, bought and sold, newest change first."""
+    """List this profile's jobs, bought and sold."""
 
     async def main() -> dict[str, list[Any]]:
         from tradeskill.journal import buying, selling
@@ -161,8 +202,7 @@ def jobs(
         name = purchase["job_id"] or purchase["purchase_id"]
         typer.echo(f"bought  {name:36}  {purchase['state']:10}  {purchase['price'] or '':>14}  {printable(purchase['title'])}")
     for row in found["sold"]:
-        paid = sum(int(p["amount_raw"]) for p in row["payments"])
-        typer.echo(f"sold    {row['job_id']:36}  {row['state']:10}  {paid or '':>14}  {row['offer']}")
+        typer.echo(f"sold    {row['job_id']:36}  {row['state']:10}  {', '.join(p['amount'] for p in row['payments']):>14}  {row['offer']}")
     if not found["bought"] and not found["sold"]:
         say("no jobs yet: `tradeskill offers`, then `tradeskill hire`")
 
@@ -175,35 +215,39 @@ def job(
     as_json: AsJson = False,
     password_file: PasswordFile = None,
 ) -> None:
-    """Show one job; fetch a paid result again (kept 30 days by default)."""
+    """Show one job, and fetch its paid result again.
+
+    A result can be fetched for 30 days (`seller.keep_results_days`), whether the seller is there or not.
+    """
 
     async def main() -> None:
         from tradeskill.errors import NotFoundError
-        from tradeskill.journal import buying, selling
+        from tradeskill.journal import Fulfilment, buying, selling
+        from tradeskill.lifecycle import PURCHASE
 
+        found: Purchase | Fulfilment
         async with load_profile(password_file) as profile:
             purchase = profile.journal.read(lambda c: buying.find_purchase(c, job_id))
             if purchase is None:
                 row = profile.journal.read(lambda c: selling.find_fulfilment(c, job_id))
                 if row is None:
                     raise NotFoundError(f"job {job_id} is not in this profile: see `tradeskill jobs`")
-                view = _seller_tools().fulfilment_view(profile, row)
-                _print(view, as_json)
-                if output is not None and row.result_sha256 is not None:
-                    _save(profile.blobs.get(row.result_sha256), row.result_type or "", row.job_id, output)
-                return
-            if resume:
-                purchase = await (await profile.buyer()).drive(purchase.purchase_id)
-            _print(_buyer_tools().purchase_view(purchase), as_json)
+                found, view = row, _seller_tools().fulfilment_view(profile, row)
+            else:
+                if resume:
+                    purchase = await (await profile.buyer()).drive(purchase.purchase_id)
+                found, view = purchase, _buyer_tools().purchase_view(purchase)
             if output is not None:
-                if purchase.result_sha256 is None:
-                    raise NotFoundError(f"job {job_id} is {purchase.state}: it has no result yet (try --resume)")
-                _save(profile.blobs.get(purchase.result_sha256), purchase.result_type or "", purchase.job_id or job_id, output)
+                if found.result_sha256 is None:
+                    way_out = "go on with `--resume`" if purchase is not None and purchase.state not in PURCHASE.terminal else "there is nothing to fetch"
+                    raise NotFoundError(f"job {job_id} is {found.state} and has no result: {way_out}")
+                _save(profile.blobs.get(found.result_sha256), found.result_type or "", found.job_id or job_id, output)
+            show_entry(view, as_json)
 
     run(main, as_json=as_json)
 
 
-receipt = typer.Typer(no_args_is_help=True, help="Signed receipts: show, export, verify.")
+receipt = group("Signed receipts: show them, verify them.", "tradeskill receipt show JOB_ID > receipt.json", "tradeskill receipt verify receipt.json")
 
 
 @receipt.command("show")
@@ -211,8 +255,12 @@ receipt = typer.Typer(no_args_is_help=True, help="Signed receipts: show, export,
 def receipt_show(
     job_id: Annotated[str, typer.Argument(help="Job id or purchase id.")],
     with_result: Annotated[bool, typer.Option("--with-result", help="Put the result's bytes in as well.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Print the whole chain of a received job: offer, request, quote, receipt, as one JSON object that `receipt verify` reads."""
+    """Print a received job's signed documents, as JSON that `receipt verify` reads.
+
+    They are the offer, the request, the quote and the receipt.
+    """
 
     async def main() -> dict[str, Any]:
         from tradeskill.errors import NotFoundError
@@ -223,7 +271,7 @@ def receipt_show(
         async with load_profile() as profile:
             purchase = profile.journal.read(lambda c: buying.find_purchase(c, job_id))
             if purchase is None or purchase.receipt is None or purchase.quote is None:
-                raise NotFoundError(f"job {job_id} has no receipt here")
+                raise NotFoundError(f"job {job_id} has no receipt in this profile: see `tradeskill jobs`")
             names = {"offer": purchase.offer, "request": purchase.request, "quote": purchase.quote, "receipt": purchase.receipt}
             chain: dict[str, Any] = {name: document_to_json(read_document(text)) for name, text in names.items()}
             if with_result and purchase.result_sha256 is not None:
@@ -241,7 +289,10 @@ def receipt_verify(
     seller: Annotated[str, typer.Option("--seller", help="The seller's public key as you know it; without it the offer's own key is used.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Verify receipts offline: signatures, hashes, the links from request to delivery, and the result's bytes. Needs no profile."""
+    """Verify receipts offline; needs no profile and no network.
+
+    Checks the signatures, the hashes, the links from the request to the delivery, and the result's bytes.
+    """
 
     async def main() -> list[dict[str, Any]]:
         from tradeskill.errors import UsageError
@@ -256,27 +307,19 @@ def receipt_verify(
         show(found if len(found) > 1 else found[0])
         return
     for entry in found:
-        _print(entry, False)
+        show_entry(entry, False)
 
 
-def _print(view: Any, as_json: bool) -> None:
-    if as_json:
-        show(view)
-        return
-    for name, value in view.items():
-        if value not in (None, [], ""):
-            typer.echo(f"{name:14} {printable(str(value))}")
-
-
-def _write_result(data: bytes, purchase: Purchase, output: Path | None, as_json: bool) -> None:
-    if output is not None:
-        _save(data, purchase.result_type or "", purchase.job_id or purchase.purchase_id, output)
-    elif not as_json:
-        if sys.stdout.isatty() and not (purchase.result_type or "").startswith(("text/", "application/json")):
-            say(f"{len(data)} bytes of {purchase.result_type}: fetch them with `tradeskill job {purchase.job_id} --output DIR`")
-            return
+def _write_result(data: bytes, purchase: Purchase) -> None:
+    """To stdout as it is; on a terminal only text, and without control characters: it comes from a stranger."""
+    if not sys.stdout.isatty():
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
+    elif (purchase.result_type or "").startswith(("text/", "application/json")):
+        for line in data.decode("utf-8", "replace").splitlines():
+            typer.echo(printable(line))
+    else:
+        say(f"{len(data)} bytes of {printable(purchase.result_type or 'data')}: fetch them with `tradeskill job {purchase.job_id} --output DIR`")
 
 
 def _save(data: bytes, media_type: str, name: str, folder: Path) -> None:
@@ -285,12 +328,6 @@ def _save(data: bytes, media_type: str, name: str, folder: Path) -> None:
 
     for path in save_result(data, media_type, name, folder):
         say(f"written: {path}")
-
-
-def _by_intent(connection: Any, intent: str) -> Any:
-    from tradeskill.journal import buying
-
-    return buying.find_by_intent(connection, intent)
 
 
 def _buyer_tools() -> Any:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tradeskill.faces.cli.shell import AsJson, PasswordFile, example, load_profile, password_from, run, say, show
+from tradeskill.faces.cli.shell import AsJson, PasswordFile, example, group, load_profile, password_from, run, say, show
 
 if TYPE_CHECKING:
     from tradeskill.model import Network
@@ -27,31 +26,37 @@ def init(
     network: Annotated[str, typer.Option("--network", help="dev, test or live; fixed for this profile.")] = "dev",
     rpc: Annotated[list[str] | None, typer.Option("--rpc", help="URL of a Nano node's RPC; may be repeated.")] = None,
     ws: Annotated[str, typer.Option("--ws", help='URL of its websocket; "" for none.')] = DEFAULT_WS,
-    market: Annotated[str, typer.Option("--market", help="A market file shared by buyer and seller, or a relay's URL.")] = "",
+    market: Annotated[
+        str, typer.Option("--market", help="A market file that buyers and sellers share, or a relay's URL. Default: market.db beside the profile.")
+    ] = "",
     live: Annotated[bool, typer.Option("--live", help="Needed for the live network: real money.")] = False,
     non_interactive: Annotated[bool, typer.Option("--non-interactive", help="Never ask; take the password from --password-file.")] = False,
     as_json: AsJson = False,
     password_file: PasswordFile = None,
 ) -> None:
-    """Make a profile in TRADESKILL_HOME: an identity key, a wallet seed (both encrypted) and a configuration file."""
+    """Make a profile in the folder TRADESKILL_HOME.
+
+    It holds an identity key and a wallet seed, both encrypted under your password, and a configuration file.
+    """
 
     async def main() -> dict[str, Any]:
         from tradeskill.config import read_environment
-        from tradeskill.errors import ConfigError, SecretError, UsageError
+        from tradeskill.errors import NetworkMismatchError, SecretError, UsageError
         from tradeskill.model import NETWORKS
-        from tradeskill.profile import create_profile
+        from tradeskill.profile import Profile, check_vacant, create_profile
         from tradeskill.world import World
 
         if network not in NETWORKS:
             raise UsageError(f"network {network!r} is not one of {', '.join(NETWORKS)}")
+        environment = read_environment(os.environ)
+        if environment.network not in (None, network):
+            raise NetworkMismatchError(f"--network is {network!r}, but TRADESKILL_NETWORK says {environment.network!r}: change one of them")
         if network == "live" and not live:
             raise UsageError("network live moves real money: repeat with --live if that is meant (spending caps start at 0)")
-        environment = read_environment(os.environ)
         home = environment.home
-        if (home / "config.yaml").exists():
-            raise ConfigError(f"{home} holds a profile already: choose another folder with TRADESKILL_HOME")
+        check_vacant(home)
         if non_interactive and password_file is None and environment.password_file is None:
-            raise SecretError("--non-interactive needs --password-file FILE (or TRADESKILL_PASSWORD_FILE)")
+            raise SecretError("--non-interactive never asks for the password: give --password-file FILE or set TRADESKILL_PASSWORD_FILE")
         password = password_from(password_file, confirm=True)()
         chosen: Network = next(n for n in NETWORKS if n == network)
         config = {
@@ -60,9 +65,8 @@ def init(
             "wallets": [{"plugin": "nano", "rpc": rpc or [DEFAULT_RPC], **({"ws": ws} if ws else {})}],
         }
         key = create_profile(home, config, chosen, password, World())
-        async with load_profile(password_file) as profile:
-            profile.password = lambda: password
-            address = await _address(profile)
+        async with Profile.load(home, lambda: password) as profile:
+            address = await (await profile.wallet()).address()  # also while no node answers
         return {"home": str(home), "network": network, "identity": key, "address": address, "config": str(home / "config.yaml")}
 
     made = run(main, as_json=as_json)
@@ -73,7 +77,10 @@ def init(
     say(f"  identity  {made['identity']}")
     say(f"  address   {made['address']}")
     if made["network"] == "dev":
-        say(f"next: `tradeskill devnet` in another terminal, then `tradeskill devnet fund {made['address']} 10` XNO; then `tradeskill doctor`")
+        node = "" if not rpc else f" --rpc {rpc[0]}"
+        say("next: `tradeskill devnet` in another terminal (unless a node runs there already), then money to buy with:")
+        say(f'  tradeskill devnet fund {made["address"]} "10 XNO"{node}')
+        say("then `tradeskill doctor`, and `tradeskill offers` to buy or `tradeskill sell FILE` to sell")
     else:
         say("next: back up with `tradeskill backup FILE`, set spending caps in config.yaml (buyer.cap_total), then `tradeskill doctor`")
 
@@ -81,17 +88,16 @@ def init(
 def _market(text: str, home: Path) -> dict[str, str]:
     if text.startswith(("http://", "https://")):
         return {"plugin": "relay", "url": text}
-    return {"plugin": "embedded", "path": str(Path(text).expanduser().absolute() if text else home.parent / "market.db")}
-
-
-async def _address(profile: Any) -> str:
-    """The wallet's address even while no node answers."""
-    return str(await (await profile.wallet()).address())
+    beside = home.parent if "TRADESKILL_HOME" in os.environ else home  # the user's data folder is not ours to fill
+    return {"plugin": "embedded", "path": str(Path(text).expanduser().absolute() if text else beside / "market.db")}
 
 
 @example("tradeskill doctor", "tradeskill doctor --json")
 def doctor(as_json: AsJson = False, password_file: PasswordFile = None) -> None:
-    """Check the profile: files and their rights, configuration, plugins, market, node, network, clock. Says how to mend what is wrong."""
+    """Check the profile, and say how to mend what is wrong.
+
+    Looks at files and their rights, configuration, plugins, market, node, network and spending caps. Ends with 1 when something is wrong.
+    """
 
     async def main() -> list[dict[str, Any]]:
         from tradeskill.faces.checkup import examine
@@ -110,7 +116,10 @@ def doctor(as_json: AsJson = False, password_file: PasswordFile = None) -> None:
 
 @example("tradeskill backup /media/stick/profile.tar.gz")
 def backup(target: Annotated[Path, typer.Argument(help="A new file.")], as_json: AsJson = False) -> None:
-    """Save the whole profile into one file, also while it works. Secrets in it stay encrypted under the profile's password."""
+    """Save the whole profile into one file, even while it works.
+
+    Secrets in it stay encrypted under the profile's password.
+    """
 
     async def main() -> dict[str, Any]:
         from tradeskill.backup import back_up
@@ -124,7 +133,10 @@ def backup(target: Annotated[Path, typer.Argument(help="A new file.")], as_json:
 
 @example("TRADESKILL_HOME=./again tradeskill restore profile.tar.gz")
 def restore(source: Annotated[Path, typer.Argument(help="A file that `backup` made.")], as_json: AsJson = False) -> None:
-    """Bring a saved profile back into an empty TRADESKILL_HOME. Do not run it beside the original: one of them at a time."""
+    """Bring a saved profile back into an empty TRADESKILL_HOME.
+
+    Run it or the original, never both at a time. Its wallet uses fresh addresses from then on.
+    """
 
     async def main() -> dict[str, Any]:
         from tradeskill.backup import restore as unpack
@@ -137,13 +149,13 @@ def restore(source: Annotated[Path, typer.Argument(help="A file that `backup` ma
     show(made) if as_json else say(f"{made['files']} files restored into {made['home']}; next: `tradeskill wallet scan`, then `tradeskill doctor`")
 
 
-identity = typer.Typer(no_args_is_help=True, help="This profile's key, and the keys of sellers it trusts.")
+identity = group("This profile's key, and the keys it trusts.", "tradeskill identity show", "tradeskill identity export > seller.key")
 
 
 @identity.command("show")
 @example("tradeskill identity show --json")
 def identity_show(as_json: AsJson = False) -> None:
-    """Show this profile's public key and the pinned sellers."""
+    """Show this profile's public key and the sellers it trusts."""
 
     async def main() -> dict[str, Any]:
         from tradeskill.journal import buying
@@ -163,24 +175,29 @@ def identity_show(as_json: AsJson = False) -> None:
 
 @identity.command("export")
 @example("tradeskill identity export > seller.key")
-def identity_export() -> None:
+def identity_export(as_json: AsJson = False) -> None:
     """Print the public key alone, for buyers to pin."""
 
     async def main() -> str:
         async with load_profile() as profile:
             return profile.identity.key
 
-    sys.stdout.write(run(main) + "\n")
+    key = run(main, as_json=as_json)
+    show({"key": key}) if as_json else typer.echo(key)
 
 
 @identity.command("pin")
-@example("tradeskill identity pin SELLER_KEY --label offer:OFFER_ID")
+@example("tradeskill identity pin SELLER_KEY --label alice", "tradeskill identity pin SELLER_KEY --label offer:OFFER_ID --replace")
 def identity_pin(
-    key: Annotated[str, typer.Argument(help="A seller's public key (64 hex), as you know it from the seller.")],
-    label: Annotated[str, typer.Option("--label", help="A name for it; offers pin as offer:OFFER_ID.")],
+    key: Annotated[str, typer.Argument(help="A seller's public key (64 hex), as the seller gave it to you.")],
+    label: Annotated[str, typer.Option("--label", help="A name for it; the key of an offer is pinned as offer:OFFER_ID.")],
+    replace: Annotated[bool, typer.Option("--replace", help="The label named another key until now, and this one is right.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Trust a seller's key that you learned out of band, under a label that then never names another key."""
+    """Trust a seller's key that you learned from the seller.
+
+    The label names this key from now on: an offer that shows another key is refused.
+    """
 
     async def main() -> dict[str, Any]:
         import re
@@ -188,11 +205,13 @@ def identity_pin(
         from tradeskill.errors import UsageError
         from tradeskill.journal import buying
 
-        if re.fullmatch(r"[0-9a-f]{64}", key) is None:
-            raise UsageError(f"key {key!r} is not 64 lowercase hex digits")
+        if re.fullmatch(r"[0-9a-f]{64}", key, re.ASCII) is None:
+            raise UsageError(f"key {key!r:.80} is not 64 lowercase hex digits: copy it from the seller's `tradeskill identity export`")
+        if not label.strip() or not label.isprintable():
+            raise UsageError(f"label {label!r:.80} is not a printable name: write one like alice or offer:OFFER_ID")
         async with load_profile() as profile:
             now = profile.world.now_ms()
-            await profile.journal.write(lambda tx: buying.pin(tx, key, label, "out of band", now))
+            await profile.journal.write(lambda tx: buying.pin(tx, key, label, "out of band", now, replace=replace))
             return {"seller": key, "label": label}
 
     made = run(main, as_json=as_json)

@@ -24,6 +24,7 @@ __all__ = [
     "AsJson",
     "PasswordFile",
     "Verbose",
+    "confirm",
     "example",
     "group",
     "load_profile",
@@ -134,6 +135,16 @@ def report(error: TradeskillError, as_json: bool) -> int:
     if as_json:
         show({"error": {"code": error.code, "message": str(error), "exit_code": error.exit_code}})
     return error.exit_code
+
+
+def confirm(question: str, again: str, what: str) -> None:
+    """Ask; RefusedError for a no, and where nobody can be asked."""
+    from tradeskill.errors import RefusedError
+
+    if not sys.stdin.isatty():
+        raise RefusedError(f"nobody is there to confirm {what}: repeat `{again}` with --yes; no money moved")
+    if not typer.confirm(question, err=True):
+        raise RefusedError("not confirmed; no money moved")
 
 
 def say(text: str) -> None:
