@@ -41,6 +41,7 @@ __all__ = ["Buyer", "BuyerSettings"]
 log = logging.getLogger("tradeskill.buyer")
 
 PAY_MARGIN_MS: Final = 120_000  # no payment with less than this left on either deadline
+ENDED: Final = PURCHASE.terminal
 REFUND_EXPIRY_MS: Final = 365 * 86_400_000
 NOT_TAKEN: Final = (StateError, NotFoundError, RefusedError, UsageError)  # the market's answer is no; anything else it may still have done
 
@@ -158,7 +159,7 @@ class Buyer:
         delay = FIRST_DELAY
         while True:
             purchase = self._journal.read(lambda c: buying.purchase(c, purchase_id))
-            if purchase.state in until or purchase.state in PURCHASE.terminal:
+            if purchase.state in until or purchase.state in ENDED:
                 return purchase
             try:
                 if purchase.state == "failed":

@@ -19,7 +19,7 @@ from tradeskill.signing import canonical, digest
 from tradeskill.testing.fake_backend import FakeMachine
 from tradeskill.testing.fakes import FakeLedger
 
-__all__ = ["AT_REST", "BuyerSide", "SellerSide", "Stage"]
+__all__ = ["AT_REST", "BuyerSide", "SellerSide", "Stage", "buyer_committed", "seller_committed", "started"]
 
 
 @dataclass
@@ -29,6 +29,7 @@ class SellerSide:
     raw: sqlite3.Connection
     jobs: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # job id -> state, fence, result_sha256, attempt
     payments: dict[tuple[str, int], tuple[Any, ...]] = field(default_factory=dict)  # id, part -> state, job_id, amount
+    starts: int = 0
     fence: int = 0
 
 
@@ -94,9 +95,18 @@ def seller_committed(stage: Stage) -> Iterator[str]:
                 yield f"I6: the fence of job {job_id} fell from {was[1]} to {fence}"
             if was[2] is not None and result != was[2]:
                 yield f"I1: job {job_id} has a second result"
+            if was[2] is None and result is not None and (shown := _receipt_fence(seller.raw, job_id)) != fence:
+                yield f"I6: job {job_id} got its result under fence {shown}, the current one is {fence}"
             if attempt < was[3]:
                 yield f"I1: the attempt of job {job_id} fell from {was[3]} to {attempt}"
         seller.jobs[job_id] = (state, fence, result, attempt)
+    starts = _rows(seller.raw, "SELECT job_id, attempt, fence FROM starts ORDER BY rowid")
+    for job_id, attempt, shown in starts[seller.starts :]:
+        if shown != seller.jobs[job_id][1]:
+            yield f"I6: start {attempt} of job {job_id} was recorded under fence {shown}, the current one is {seller.jobs[job_id][1]}"
+    if len(starts) < seller.starts:
+        yield "I1: a committed start vanished"
+    seller.starts = len(starts)
     fence = int(_rows(seller.raw, "SELECT value FROM meta WHERE name = 'fence'")[0][0])
     if fence < seller.fence:
         yield f"I6: the journal's fence fell from {seller.fence} to {fence}"
@@ -120,6 +130,18 @@ def seller_committed(stage: Stage) -> Iterator[str]:
     for key in seller.payments:
         if key[0] not in sums:
             yield f"I2: payment {key[0]} vanished from the journal"
+
+
+def _receipt_fence(raw: sqlite3.Connection, job_id: str) -> int:
+    text = _rows(raw, "SELECT receipt FROM fulfilments WHERE job_id = ?", (job_id,))[0][0]
+    return int(str(read_document(text).body["fence"]))
+
+
+def started(stage: Stage, execution: str, job_id: str) -> Iterator[str]:
+    """I1 at the moment of a start: it was committed before, and the job is paid."""
+    attempts = [row[0] for row in _rows(stage.seller.raw, "SELECT attempt FROM starts WHERE job_id = ?", (job_id,))]
+    if execution not in [execution_id(job_id, attempt) for attempt in attempts]:
+        yield f"I1: execution {execution} of job {job_id} starts, and its start is not committed"
 
 
 def buyer_committed(stage: Stage, buyer: BuyerSide) -> Iterator[str]:
@@ -203,12 +225,14 @@ def i3_one_job(stage: Stage) -> Iterator[str]:
 
 
 def i4_outcome(stage: Stage) -> Iterator[str]:
-    """Every paid job was delivered, or all its money went back or is in review; and who was delivered to knows it."""
+    """Every paid job was paid in full, and delivered, or all its money went back or is in review; and who was delivered to knows it."""
     for job_id, state in _rows(stage.seller.raw, "SELECT job_id, state FROM fulfilments WHERE paid_at IS NOT NULL"):
         money = [row[0] for row in _rows(stage.seller.raw, "SELECT state FROM payments WHERE job_id = ?", (job_id,))]
         if state == "delivered":
-            if "allocated" not in money:
-                yield f"I4: job {job_id} is delivered and its money went elsewhere: {money}"
+            price = int(_rows(stage.seller.raw, "SELECT amount FROM invoices WHERE job_id = ?", (job_id,))[0][0])
+            allocated = sum(int(row[0]) for row in _rows(stage.seller.raw, "SELECT amount FROM payments WHERE job_id = ? AND state = 'allocated'", (job_id,)))
+            if allocated != price:
+                yield f"I4: job {job_id} is delivered for {allocated} of {price}: {money}"
         elif state == "failed":
             if any(m not in ("refunded", "review", "surplus") for m in money):
                 yield f"I4: job {job_id} failed and its money is {money}"

@@ -31,12 +31,12 @@ from . import deeds
 from .disk import Connection, Disk, journal_disk, market_table
 from .faults import CRASHES, DEEDS, KINDS, Faults
 from .handles import BackendHandle, MarketHandle, Network, WalletHandle
-from .invariants import AT_REST, BuyerSide, SellerSide, Stage, buyer_committed, seller_committed
+from .invariants import AT_REST, BuyerSide, SellerSide, Stage, buyer_committed, seller_committed, started
 from .life import Life, SimLoop
 
 __all__ = ["Outcome", "Play", "play"]
 
-PRICE = Amount(1000, "raw")
+PRICE = Amount(10**27 + 7, "raw")  # no float holds it
 SELLER = Identity(b"seller's identity for simulations"[:32])
 BUYERS = (Identity(b"buyer 0's identity for simulation"[:32]), Identity(b"buyer 1's identity for simulation"[:32]))
 SECRETS = ("seller's identity for simulations"[:32], b"seller's identity for simulations"[:32].hex(), b"buyer 0's identity for simulation"[:32].hex())
@@ -145,7 +145,7 @@ class Play:
         buyers = 2 if rng.random() < 0.15 else 1
         jobs = rng.choices((1, 2, 3, 4), (65, 20, 9, 6))[0]
         self.wishes = [(i % buyers, f"http://site/{i}") for i in range(max(jobs, buyers))]
-        self.caps = [rng.choice((None, None, None, 1000, 2500)) for _ in range(buyers)]
+        self.caps = [rng.choice((None, None, None, PRICE.value, 3 * PRICE.value - 1)) for _ in range(buyers)]
         self.confirm_after = rng.choice((0.15, 0.15, 0.5, 3.0))
         self.long_work = label == "seller.heartbeat" or rng.random() < 0.1
         self.failing = label.startswith("refund") or "backend.failed" in self.about
@@ -167,6 +167,7 @@ class Play:
         self.market_table = market_table()
         self.store = Store(lambda: self.market_table.raw, market_world, "dev")
         self.ledger = FakeLedger(market_world.now_ms, "dev", self.confirm_after)
+        self.ledger.listen(self._maybe_rolled_back)
         self.machine = FakeMachine(self._plan)
         self.seller_disk = journal_disk(self.faults, self._seller_committed)
         self.buyer_disks: list[Disk] = []
@@ -182,6 +183,17 @@ class Play:
     def release(self) -> None:
         for table in (self.market_table, self.seller_disk.table, *(disk.table for disk in self.buyer_disks)):
             table.release()
+
+    def _maybe_rolled_back(self, address: str) -> None:
+        """The ledger's own fault: what it has seen and not made final may vanish."""
+        pending = [t.transfer_id for t in self.ledger.incoming(address) if not t.final]
+        if pending and self.faults.strikes("ledger.rolled-back"):
+            asyncio.get_running_loop().call_later(self.rng.choice((0.0, 0.01, 0.1)), self._roll_back, pending[-1])
+
+    def _roll_back(self, transfer_id: str) -> None:
+        transfer = self.ledger.transfers.get(transfer_id)
+        if transfer is not None and not transfer.final:
+            self.ledger.roll_back(transfer_id)
 
     # what happens is told
 
@@ -247,6 +259,8 @@ class Play:
     # the work
 
     def _plan(self, execution_id: str, task: Task) -> Plan:
+        for text in started(self.stage, execution_id, str((task.details or {})["job_id"])):
+            self.wrong(text)
         seconds = self.rng.choice((7.0, 12.0, 70.0)) if self.long_work else self.rng.choice((0.0, 0.0, 0.2, 3.0))
         struck = self.faults.any_of("backend.", ("refused", "answer-lost", "failed", "lost", "never"))
         if self.failing and self.target[1].startswith("refund") and not self.faults.stopped and self.faults.counts["backend.failed"] == 0:
@@ -289,8 +303,8 @@ class Play:
     def _fund(self) -> None:
         for i in range(len(self.buyer_disks)):
             wallet = FakeWallet(self.ledger, VirtualWorld(0), f"buyer{i}")
-            self.ledger.fund(wallet._main, 100_000)
-        self.ledger.fund(deeds.STRANGER, 1_000_000)
+            self.ledger.fund(wallet._main, 100 * PRICE.value)
+        self.ledger.fund(deeds.STRANGER, 1000 * PRICE.value)
         FakeWallet(self.ledger, VirtualWorld(0), "seller")  # its store, looked at by the invariants
 
     def _deed(self, deed: Coroutine[Any, Any, None]) -> None:
@@ -338,7 +352,8 @@ class Play:
         await FakeWallet.open(wallet)
         await market.open()
         offer = OFFERS[self.pure]
-        listing = Listing("extract", offer, run=("x",), backend="fake", pure=self.pure, trusted=True, limits=LIMITS, jobs=self.capacity[0], per_buyer=self.capacity[1])
+        jobs, per_buyer = self.capacity
+        listing = Listing("extract", offer, run=("x",), backend="fake", pure=self.pure, trusted=True, limits=LIMITS, jobs=jobs, per_buyer=per_buyer)
         shop = Shop(
             identity=SELLER,
             journal=Database(lambda: Connection(self.seller_disk, life), life.world, "dev"),  # type: ignore[arg-type,return-value]  # as much of it as is used
@@ -446,7 +461,7 @@ class Play:
         """What still has to happen, when nothing fails any more."""
         raw = self.seller_disk.table.raw
         found = [f"effect {row[0]} of {row[1]}" for row in raw.execute("SELECT name, subject_id FROM effects WHERE state = 'pending'").fetchall()]
-        for job_id, state, claim in raw.execute("SELECT job_id, state, claim FROM fulfilments").fetchall():
+        for job_id, state in raw.execute("SELECT job_id, state FROM fulfilments").fetchall():
             if state in ("paid", "leased", "started", "executed") and not self._parked(job_id):
                 found.append(f"job {job_id} is {state}")
         for payment_id, state in raw.execute("SELECT payment_id, state FROM payments WHERE state IN ('found', 'refund_due', 'refunding')").fetchall():
