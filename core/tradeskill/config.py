@@ -141,9 +141,13 @@ class OfferConfig:
     input: Mapping[str, Any] = _key(
         v.json_schema(), "What a job's input must look like; checked before a quote is given.", factory=lambda: {"type": "object"}
     )
-    backend: str = _key(v.plugin_name(), "The backend plugin that runs the jobs.", "process")
+    backend: str = _key(v.plugin_name(), "The backend plugin that runs the jobs, where there is a `run`.", "process")
     trusted: bool = _key(v.flag(), "Says that the program is your own. The process backend isolates nothing and takes no other.", False)
-    run: tuple[str, ...] = _key(v.list_of(v.text(4096), 256, 1), "Command and arguments. The input comes as JSON on standard input.")
+    run: tuple[str, ...] = _key(
+        v.list_of(v.text(4096), 256, 1),
+        "Command and arguments. The input comes as JSON on standard input. Without it, jobs are done by hand: `tradeskill call seller.deliver`.",
+        (),
+    )
     pure: bool = _key(v.flag(), "Says that running it twice does no harm, so that a job lost in a crash is run again.", False)
     limits: Limits = _key(Shape("a mapping, see `offers[].limits`", _limits), "What one job may use.", None)
     capacity: Capacity = _key(Shape("a mapping, see `offers[].capacity`", _capacity), "How many jobs at once.", Capacity())
@@ -152,7 +156,7 @@ class OfferConfig:
 
 def _offer(value: Any, place: Place) -> OfferConfig:
     offer = _section(OfferConfig, value, place)
-    if offer.backend.partition("@")[0] == "process" and not offer.trusted:
+    if offer.run and offer.backend.partition("@")[0] == "process" and not offer.trusted:
         raise place.key("trusted").error(
             "must be true for the backend 'process', which isolates nothing: write it if the program is your own, else name another backend"
         )

@@ -175,9 +175,9 @@ class Profile:
         self.plugins.require(choice.plugin, "wallet").create_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin), secret)
 
     async def backends(self) -> dict[str, Backend]:
-        """Those that the configured offers name."""
+        """Those that run jobs of the configured offers."""
         backends: dict[str, Backend] = {}
-        for name in {offer.backend for offer in self.config.offers}:
+        for name in sorted({offer.backend for offer in self.config.offers if offer.run}):
             settings = self.config.backends.get(name, {})
             backend = self.plugins.require(name, "backend").open_backend(settings, self.context("backends", name))
             await backend.open()

@@ -5,18 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from tradeskill.faces.cli.shell import AsJson, PasswordFile, Verbose, example, load_profile, logs, run, say, show
+from tradeskill.faces.cli.shell import AsJson, PasswordFile, Verbose, confirm, example, group, load_profile, logs, run, say, show, show_entry
 
 if TYPE_CHECKING:
+    from tradeskill.config import PluginChoice
+    from tradeskill.profile import Profile
     from tradeskill_wallet.nano import NanoWallet
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="The Nano wallet of this profile.")
+NO_WALLET: Final = "this profile has no nano wallet: add {plugin: nano, rpc: [URL]} to `wallets` in its config.yaml"
+SEED_FILE: Final = "seed.json"
+
+app = group("The Nano wallet of this profile.", "tradeskill wallet balance", 'tradeskill wallet send nano_3... "0.5 XNO"')
 
 
 def _with_wallet(password_file: Path | None, as_json: bool, act: Callable[[NanoWallet], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
@@ -27,18 +32,10 @@ def _with_wallet(password_file: Path | None, as_json: bool, act: Callable[[NanoW
         async with load_profile(password_file) as profile:
             wallet = (await profile.wallets()).get("nano")
             if not isinstance(wallet, NanoWallet):
-                raise NotFoundError("this profile has no nano wallet: add {plugin: nano, rpc: [URL]} to `wallets` in config.yaml")
+                raise NotFoundError(NO_WALLET)
             return await act(wallet)
 
     return run(main, as_json=as_json)
-
-
-def _print(found: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        show(found)
-        return
-    for name, value in found.items():
-        typer.echo(f"{name:12} {value}")
 
 
 @app.command()
@@ -46,7 +43,7 @@ def _print(found: dict[str, Any], as_json: bool) -> None:
 def address(
     qr: Annotated[bool, typer.Option("--qr/--no-qr", help="Also draw it as a QR code.")] = True, as_json: AsJson = False, password_file: PasswordFile = None
 ) -> None:
-    """Where this wallet can be funded."""
+    """Show the address that this wallet can be funded at."""
 
     async def act(wallet: NanoWallet) -> dict[str, Any]:
         return {"address": await wallet.address()}
@@ -65,7 +62,7 @@ def address(
 @app.command()
 @example("tradeskill wallet balance --json")
 def balance(as_json: AsJson = False, password_file: PasswordFile = None) -> None:
-    """What can be spent, and what is final but not collected yet."""
+    """Show what can be spent, and what is final but not collected yet."""
 
     async def act(wallet: NanoWallet) -> dict[str, Any]:
         found = await wallet.balance()
@@ -76,7 +73,7 @@ def balance(as_json: AsJson = False, password_file: PasswordFile = None) -> None
             "incoming_raw": str(found.incoming.value),
         }
 
-    _print(_with_wallet(password_file, as_json, act), as_json)
+    show_entry(_with_wallet(password_file, as_json, act), as_json)
 
 
 @app.command()
@@ -87,7 +84,7 @@ def receive(as_json: AsJson = False, password_file: PasswordFile = None) -> None
     async def act(wallet: NanoWallet) -> dict[str, Any]:
         return {"received": await wallet.receive()}
 
-    _print(_with_wallet(password_file, as_json, act), as_json)
+    show_entry(_with_wallet(password_file, as_json, act), as_json)
 
 
 @app.command()
@@ -101,43 +98,46 @@ def send(
     password_file: PasswordFile = None,
     verbose: Verbose = False,
 ) -> None:
-    """Send money. Interrupted? Repeat with the key it printed: the same block is published again, never a second one."""
+    """Send money.
+
+    Interrupted? Repeat with the key that it printed: the same block is published again, never a second one.
+    """
     logs(verbose)
 
     async def act(wallet: NanoWallet) -> dict[str, Any]:
         import secrets
 
-        from tradeskill.errors import RefusedError
         from tradeskill.money import parse_amount
 
         value, name = parse_amount(amount), key or secrets.token_hex(8)
         address = wallet.check_address(to)
         if not yes:
-            if not sys.stdin.isatty():
-                raise RefusedError("nobody is there to confirm the send: repeat with --yes")
-            if not typer.confirm(f"Send {value} to {address}?", err=True):
-                raise RefusedError("not confirmed; no money moved")
+            confirm(f"Send {value} to {address}?", "wallet send", "the send")
         if not key:
             say(f"sending under key {name}")
         proof = await wallet.send(address, value, name)
         return {"hash": proof.payment_id, "state": proof.state, "amount_raw": str(value.value), "to": address, "key": name}
 
-    _print(_with_wallet(password_file, as_json, act), as_json)
+    show_entry(_with_wallet(password_file, as_json, act), as_json)
 
 
 @app.command()
 @example("tradeskill wallet sweep", "tradeskill wallet sweep --to nano_3...")
 def sweep(
     to: Annotated[str, typer.Option("--to", help="Another address; default: the wallet's own.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask (only --to asks).")] = False,
     as_json: AsJson = False,
     password_file: PasswordFile = None,
 ) -> None:
     """Bring what paid invoices hold to one place."""
 
     async def act(wallet: NanoWallet) -> dict[str, Any]:
-        return {"blocks": await wallet.sweep(to or None)}
+        target = wallet.check_address(to) if to else None
+        if target is not None and not yes:
+            confirm(f"Send everything that paid invoices hold to {target}?", "wallet sweep", "the sweep")
+        return {"blocks": await wallet.sweep(target)}
 
-    _print(_with_wallet(password_file, as_json, act), as_json)
+    show_entry(_with_wallet(password_file, as_json, act), as_json)
 
 
 @app.command()
@@ -147,7 +147,10 @@ def scan(
     as_json: AsJson = False,
     password_file: PasswordFile = None,
 ) -> None:
-    """Look for every account of this seed that the ledger knows, and put up money found there for `sweep`."""
+    """Look for all money of this seed on the ledger.
+
+    Finds every account of the seed that the ledger knows, and puts up money found there for `sweep`.
+    """
 
     async def act(wallet: NanoWallet) -> dict[str, Any]:
         from tradeskill_wallet.primitives import encode_address
@@ -155,71 +158,124 @@ def scan(
         found = await wallet.scan(gap)
         return {"accounts": [{"index": item.index, "epoch": item.epoch, "address": encode_address(item.account)} for item in found]}
 
-    _print(_with_wallet(password_file, as_json, act), as_json)
+    show_entry(_with_wallet(password_file, as_json, act), as_json)
 
 
 @app.command()
-@example("tradeskill wallet backup")
+@example("tradeskill wallet backup --show-seed", "tradeskill wallet backup --show-seed --to seed.txt")
 def backup(
     show_seed: Annotated[bool, typer.Option("--show-seed", help="Yes, write the seed in the clear.")] = False,
     to: Annotated[Path | None, typer.Option("--to", help="A new file of mode 0600 instead of the terminal.", show_default=False)] = None,
+    as_json: AsJson = False,
     password_file: PasswordFile = None,
 ) -> None:
-    """Write down the seed: 64 hex digits that are all the money. The whole profile, encrypted, is saved by `tradeskill backup`."""
+    """Write down the seed: 64 hex digits that are all the money.
+
+    The whole profile, encrypted, is saved by `tradeskill backup`.
+    """
 
     async def main() -> None:
-        import os
-
-        from tradeskill.errors import RefusedError, StorageError
+        from tradeskill.errors import RefusedError
         from tradeskill_wallet.seedfile import open_seed
 
         if not show_seed:
             raise RefusedError("this writes the seed in the clear: repeat with --show-seed if that is meant (or use `tradeskill backup`)")
-        if to is None and not sys.stdout.isatty():
+        if to is None and (as_json or not sys.stdout.isatty()):
             raise RefusedError("the seed is not written into a pipe: name a new file with --to FILE")
-        profile = load_profile(password_file)
-        seed = open_seed(profile.context("wallets", "nano").home / "seed.json", profile.config.network, profile.password())
+        async with load_profile(password_file) as profile:
+            seed = open_seed(_folder(profile) / SEED_FILE, profile.config.network, profile.password())
         if to is None:
             typer.echo(seed.hex())
             return
-        try:
-            with os.fdopen(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(seed.hex() + "\n")
-        except OSError as error:
-            raise StorageError(f"{to} cannot be written: {error.strerror}; name a new file") from error
-        say(f"written to {to}; keep it offline")
+        _write_new(to, seed.hex() + "\n")
+        show({"file": str(to)}) if as_json else say(f"written to {to}; keep it offline")
 
-    run(main)
+    run(main, as_json=as_json)
 
 
 @app.command()
-@example("tradeskill wallet restore --from seed.txt")
+@example("tradeskill wallet restore --from seed.txt", "tradeskill wallet restore --from seed.txt --set-aside")
 def restore(
     source: Annotated[Path | None, typer.Option("--from", help="File with the 64 hex digits; without it they are asked for.", show_default=False)] = None,
-    gap: Annotated[int, typer.Option("--gap", min=1, max=10_000)] = 20,
+    set_aside: Annotated[bool, typer.Option("--set-aside", help="Keep the profile's present seed and records in a folder beside the new ones.")] = False,
+    gap: Annotated[int, typer.Option("--gap", min=1, max=10_000, help="Stop after so many unused addresses in a row.")] = 20,
     as_json: AsJson = False,
     password_file: PasswordFile = None,
 ) -> None:
-    """Bring a seed into a profile that has no wallet yet (or whose seed file was moved away), find its money, and use fresh addresses from now on."""
+    """Bring a seed back, find its money, and use fresh addresses.
+
+    Interrupted, or no node there? Repeat it with the same seed.
+    """
 
     async def main() -> dict[str, Any]:
-        from tradeskill.errors import NotFoundError, SecretError
         from tradeskill_wallet.nano import NanoWallet
         from tradeskill_wallet.seedfile import parse_seed
 
-        try:
-            text = source.read_text() if source is not None else str(typer.prompt("Seed (64 hex digits)", hide_input=True, err=True))
-        except OSError as error:
-            raise SecretError(f"{source} cannot be read: {error.strerror}") from error
+        seed = parse_seed(_seed_text(source))
         async with load_profile(password_file) as profile:
-            choice = next((c for c in profile.config.wallets if c.plugin.partition("@")[0] == "nano"), None)
-            if choice is None:
-                raise NotFoundError("this profile has no nano wallet: add {plugin: nano, rpc: [URL]} to `wallets` in config.yaml")
-            profile.create_wallet(choice, parse_seed(text))
+            aside = _make_way(profile, seed, set_aside)
             wallet = (await profile.wallets())["nano"]
             assert isinstance(wallet, NanoWallet)
             found = await wallet.restore(gap)
             await wallet.collect()
-            return {"accounts_found": len(found), "address": await wallet.address()}
+            return {"accounts_found": len(found), "address": await wallet.address(), "set_aside": aside}
 
-    _print(run(main, as_json=as_json), as_json)
+    show_entry(run(main, as_json=as_json), as_json)
+
+
+def _seed_text(source: Path | None) -> str:
+    from tradeskill.errors import SecretError
+
+    if source is None:
+        if not sys.stdin.isatty():
+            raise SecretError("the seed is needed and there is no terminal to ask at: give --from FILE")
+        return str(typer.prompt("Seed (64 hex digits)", hide_input=True, err=True))
+    try:
+        return source.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not plain text"
+        raise SecretError(f"seed file {source} cannot be read: {reason}") from error
+
+
+def _make_way(profile: Profile, seed: bytes, set_aside: bool) -> str | None:
+    """Put `seed` into the profile, unless it is there. A different one is never written over: SecretError, or moved aside (returns where to)."""
+    from tradeskill.errors import SecretError
+    from tradeskill_wallet.seedfile import open_seed
+
+    choice, folder, moved = _choice(profile), _folder(profile), None
+    if (folder / SEED_FILE).exists():
+        if open_seed(folder / SEED_FILE, profile.config.network, profile.password()) == seed:
+            return None
+        if not set_aside:
+            raise SecretError(f"{folder / SEED_FILE} holds another seed: repeat with --set-aside to keep it in a folder beside the new one")
+        number = next(n for n in range(1, 10_000) if not folder.with_name(f"{folder.name}.aside-{n}").exists())
+        moved = str(folder.rename(folder.with_name(f"{folder.name}.aside-{number}")))
+    profile.create_wallet(choice, seed)
+    return moved
+
+
+def _choice(profile: Profile) -> PluginChoice:
+    from tradeskill.errors import NotFoundError
+
+    for choice in profile.config.wallets:
+        if choice.plugin.partition("@")[0] == "nano":
+            return choice
+    raise NotFoundError(NO_WALLET)
+
+
+def _folder(profile: Profile) -> Path:
+    return profile.context("wallets", _choice(profile).plugin).home
+
+
+def _write_new(path: Path, text: str) -> None:
+    import os
+
+    from tradeskill.errors import StorageError
+
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}; name a new file") from error

@@ -55,12 +55,12 @@ class _Lazy(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         try:
             return super().resolve_command(ctx, args)
-        except typer.BadParameter.__mro__[1] as error:  # click's UsageError
+        except _ClickError as error:
             import difflib
 
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), 2)
             if near:
-                error.message = f"{error.message.rstrip('.')}; did you mean {' or '.join(near)}?"  # type: ignore[attr-defined]  # every UsageError has one
+                error.message = f"{error.message.rstrip('.')}; did you mean {' or '.join(near)}?"
             raise
 
 

@@ -19,9 +19,10 @@ def demo(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Watch a whole paid job: a dev ledger, a seller and a buyer, each its own process with its own keys, in a temporary folder.
+    """Watch one agent hire another, offline, in a temporary folder.
 
-    The work is real: messy web pages, served on this machine, become Markdown. Nothing is left behind.
+    A dev ledger, a seller and a buyer, each a process of its own with its own keys; real blocks, and real work: messy web pages,
+    served on this machine, become Markdown. Nothing is left behind.
     """
     logs(verbose)
 

@@ -13,7 +13,10 @@ __all__ = ["call", "plugins", "skills"]
 
 @example("tradeskill plugins", "tradeskill plugins --json")
 def plugins(as_json: AsJson = False) -> None:
-    """List every installed plugin: kinds, package, capabilities, and why one did not load."""
+    """List every installed plugin, and why one did not load.
+
+    Shows kind, name, package and version, where it comes from, and what it can and cannot do. Imports them all.
+    """
     from tradeskill.plugins import Plugins
 
     reports = Plugins().report()
@@ -53,20 +56,25 @@ def skills(as_json: AsJson = False) -> None:
     for skill in found:
         typer.echo(f"{skill.name}: {skill.description}" if not skill.reason else f"{skill.name}: cannot run: {skill.reason}")
         for tool in skill.tools:
-            typer.echo(f"    {skill.name}.{tool.name}({', '.join(tool.parameters)}): {tool.summary}")
+            typer.echo(f"  {skill.name}.{tool.name}({', '.join(tool.parameters)})")
+            typer.echo(f"      {tool.summary}")
 
 
-@example("""tradeskill call buyer.search --json '{"query": "markdown"}'""")
+@example("""tradeskill call buyer.search '{"query": "markdown"}'""", "tradeskill call seller.list_jobs", "tradeskill call buyer.hire @arguments.json")
 def call(
     tool: Annotated[str, typer.Argument(help="SKILL.TOOL, see `tradeskill skills`.")],
-    arguments: Annotated[str, typer.Option("--json", help="The tool's arguments: a JSON object, @FILE or @-.")] = "{}",
+    arguments: Annotated[str, typer.Argument(help="The tool's arguments: a JSON object, @FILE or @- for stdin.")] = "{}",
+    as_json: AsJson = False,
     password_file: PasswordFile = None,
 ) -> None:
-    """Call one tool of a skill and print its JSON answer, as an agent would."""
+    """Call one tool of a skill, as an agent would.
+
+    Its answer is JSON, with or without --json. `tradeskill skills` lists the tools with their arguments.
+    """
     from tradeskill.skills import call_tool
 
     async def main() -> Any:
-        value = read_input(arguments)
+        value = read_input(arguments, "arguments")
         async with load_profile(password_file) as profile:
             return await call_tool(profile, tool, value)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tradeskill.faces.cli.shell import AsJson, PasswordFile, Verbose, example, load_profile, logs, printable, run, say, show
+from tradeskill.faces.cli.shell import AsJson, PasswordFile, Verbose, example, group, load_profile, logs, printable, run, say, show, show_entry
 
 if TYPE_CHECKING:
     from tradeskill.profile import Profile
@@ -32,8 +32,9 @@ def sell(
     password_file: PasswordFile = None,
     verbose: Verbose = False,
 ) -> None:
-    """Work as a seller: publish offers, quote, verify payments, execute, deliver. Goes on after a restart where it stopped.
+    """Work as a seller until stopped.
 
+    Publishes the offers, quotes, verifies payments on your own node, executes and delivers. After a restart it goes on where it stopped.
     SIGTERM or Ctrl-C: quote nothing new, finish what is paid, stop. A second one stops at once; nothing is lost.
     """
     logs(verbose)
@@ -87,7 +88,7 @@ def _on_signals(seller: Seller, quiet: bool) -> None:
         loop.add_signal_handler(number, handle, number)
 
 
-review = typer.Typer(no_args_is_help=True, help="Payments that wait for the owner's decision.")
+review = group("Payments that wait for your decision.", "tradeskill review list", "tradeskill review refund JOB_ID")
 
 Payment = Annotated[str, typer.Argument(help="Payment id or job id.")]
 
@@ -95,7 +96,7 @@ Payment = Annotated[str, typer.Argument(help="Payment id or job id.")]
 @review.command("list")
 @example("tradeskill review list --json")
 def review_list(as_json: AsJson = False) -> None:
-    """List what waits for a decision."""
+    """List the payments that wait for a decision."""
 
     async def main() -> list[Any]:
         from tradeskill import review as decisions
@@ -116,7 +117,7 @@ def review_list(as_json: AsJson = False) -> None:
 @review.command("show")
 @example("tradeskill review show JOB_ID")
 def review_show(payment: Payment, as_json: AsJson = False) -> None:
-    """Show one payment with its job and the choices there are."""
+    """Show one payment with its job, and the choices."""
 
     async def main() -> Any:
         from tradeskill import review as decisions
@@ -125,7 +126,7 @@ def review_show(payment: Payment, as_json: AsJson = False) -> None:
         async with load_profile() as profile:
             return decisions.view(profile.journal, profile.journal.read(lambda c: selling.payment_by_key(c, payment)))
 
-    _print(run(main, as_json=as_json), as_json)
+    show_entry(run(main, as_json=as_json), as_json)
 
 
 @review.command("refund")
@@ -136,7 +137,7 @@ def review_refund(
     as_json: AsJson = False,
     password_file: PasswordFile = None,
 ) -> None:
-    """Send the money back."""
+    """Send the money back; its job, if still open, fails."""
 
     async def main() -> Any:
         from tradeskill import review as decisions
@@ -148,13 +149,13 @@ def review_refund(
             await seller.run_effects_of(row.job_id)
             return _row(profile, row.key)
 
-    _print(run(main, as_json=as_json), as_json)
+    show_entry(run(main, as_json=as_json), as_json)
 
 
 @review.command("keep")
 @example("tradeskill review keep PAYMENT")
 def review_keep(payment: Payment, as_json: AsJson = False, password_file: PasswordFile = None) -> None:
-    """Keep the money (agreed with the buyer elsewhere)."""
+    """Keep the money, as agreed with the buyer elsewhere."""
 
     async def main() -> Any:
         from tradeskill import review as decisions
@@ -164,13 +165,16 @@ def review_keep(payment: Payment, as_json: AsJson = False, password_file: Passwo
             await (await profile.seller()).run_effects_of(row.job_id)
             return _row(profile, row.key)
 
-    _print(run(main, as_json=as_json), as_json)
+    show_entry(run(main, as_json=as_json), as_json)
 
 
 @review.command("run")
 @example("tradeskill review run JOB_ID")
 def review_run(payment: Payment, as_json: AsJson = False, password_file: PasswordFile = None) -> None:
-    """Do the work (again); `tradeskill sell` then executes and delivers it."""
+    """Do the work (again): `tradeskill sell` then executes and delivers it.
+
+    By this you say that what was interrupted half-way may be repeated. Only for a job that has not ended.
+    """
 
     async def main() -> Any:
         from tradeskill import review as decisions
@@ -178,7 +182,7 @@ def review_run(payment: Payment, as_json: AsJson = False, password_file: Passwor
         async with load_profile(password_file) as profile:
             return _row(profile, (await decisions.rerun(profile, payment)).key)
 
-    _print(run(main, as_json=as_json), as_json)
+    show_entry(run(main, as_json=as_json), as_json)
 
 
 @example("tradeskill earnings", "tradeskill earnings --since 2026-01-01 --csv > earnings.csv")
@@ -188,7 +192,10 @@ def earnings(
     as_csv: Annotated[bool, typer.Option("--csv", help="One line an earning, as CSV on stdout.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What was earned: in total, today, in a range, by offer; open invoices; jobs by status."""
+    """Show what was earned, in total, today, in a range and by offer.
+
+    A payment counts when its job is delivered. Also shows the open invoices and the jobs by status.
+    """
 
     async def main() -> tuple[dict[str, Any], list[Any]]:
         from tradeskill.earnings import day_range, read_earnings
@@ -234,12 +241,3 @@ def _compact(value: Any) -> str:
     import json
 
     return json.dumps(value, separators=(",", ":"))
-
-
-def _print(view: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        show(view)
-        return
-    for name, value in view.items():
-        if value not in (None, ""):
-            typer.echo(f"{name:12} {printable(str(value))}")

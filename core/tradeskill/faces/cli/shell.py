@@ -175,15 +175,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
-def read_input(text: str) -> Json:
+def read_input(text: str, what: str = "--input") -> Json:
     """`JSON`, `@FILE` or `@-` (stdin) as a value; InputError naming what is wrong."""
     from tradeskill.signing import parse_json
 
     if text == "@-":
-        return parse_json(sys.stdin.buffer.read(1 << 20), "input from stdin")
+        return parse_json(sys.stdin.buffer.read(1 << 20), f"{what} (stdin)")
     if text.startswith("@"):
         try:
-            return parse_json(Path(text[1:]).read_bytes(), f"input file {text[1:]}")
+            return parse_json(Path(text[1:]).read_bytes(), f"{what} (file {text[1:]})")
         except OSError as error:
-            raise InputError(f"input file {text[1:]} cannot be read: {error.strerror}") from error
-    return parse_json(text, "--input")
+            raise InputError(f"{what}: file {text[1:]} cannot be read: {error.strerror}") from error
+    return parse_json(text, what)
