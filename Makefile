@@ -6,13 +6,18 @@ BIN := $(VENV)/bin
 .PHONY: help setup demo test lint types check bench simulate plant crash-walk docs clean
 
 help:
-	@echo "make demo      one agent hires another, offline, on an embedded network"
-	@echo "make test      the whole test suite"
-	@echo "make lint      ruff, import contracts; make types: mypy --strict"
-	@echo "make bench     what we claim, measured (JSON)"
-	@echo "make simulate  random schedules against the invariants; N=20000"
+	@echo "make demo        one agent hires another, offline, on an embedded network"
+	@echo "make test        the whole test suite; ARGS='tests/test_docs.py -q' for a part of it"
+	@echo "make lint        ruff and the import contracts"
+	@echo "make types       mypy --strict"
+	@echo "make check       lint, types and test, as CI runs them"
+	@echo "make bench       what we claim, measured here: one JSON object; SIZE=small|full"
+	@echo "make simulate    random schedules against the invariants; N=20000"
 	@echo "make crash-walk  kills real processes at every named step; each restart must finish the job"
-	@echo "make plant     plants named bugs; each must be caught"
+	@echo "make plant       plants named bugs; each must be caught"
+	@echo "make docs        writes the pages and vectors under docs/ that are made from the code"
+	@echo "make setup       the environment in $(VENV) (demo and test see to it themselves)"
+	@echo "make clean       removes it"
 
 setup: $(VENV)/.setup
 $(VENV)/.setup: pyproject.toml
@@ -38,8 +43,11 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+check: lint types test
+
+SIZE ?= full
 bench: $(VENV)/.dev
-	$(BIN)/python tools/bench.py
+	@$(BIN)/python tools/bench.py --size $(SIZE)
 
 N ?= 20000
 simulate: $(VENV)/.dev
@@ -50,6 +58,10 @@ crash-walk: $(VENV)/.dev
 
 plant: $(VENV)/.dev
 	$(BIN)/python -m tests.plant
+
+docs: $(VENV)/.setup
+	$(BIN)/python tools/make_docs.py
+	$(BIN)/python tools/make_vectors.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache dist build
