@@ -183,7 +183,7 @@ class SellerConfig:
         v.choice("refund", "review"), "A job lost after its start, not `pure`: send the money back, or leave it to `tradeskill review`.", "refund"
     )
     refund_minimum: Amount = _key(
-        v.amount(), "Smaller sums are not sent back by themselves; they wait in `tradeskill review`.", Amount(10**24, "raw")
+        v.amount(), "Smaller sums beyond a price, or without a job, are kept: sending them back would cost more.", Amount(10**24, "raw")
     )
     poll_seconds: float = _key(v.number(0.05, 3600), "How often open jobs and invoices are looked at even without a hint.", 5.0)
     lease_seconds: float = _key(

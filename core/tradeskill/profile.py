@@ -7,7 +7,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -120,9 +120,9 @@ class Profile:
     @cached_property
     def journal(self) -> Database:
         from tradeskill.journal import Database
-        from tradeskill.journal.database import connect_file
+        from tradeskill.sqlite import connector
 
-        journal = Database(partial(connect_file, self.home / JOURNAL_FILE), self.world, self.config.network)
+        journal = Database(connector(self.home / JOURNAL_FILE, "the journal"), self.world, self.config.network)
         self._stack.push_async_callback(journal.close)
         return journal
 
@@ -280,7 +280,7 @@ class Profile:
                 network=self.config.network,
                 title=config.title,
                 description=config.description,
-                tags=config.tags,
+                tags=tuple(dict.fromkeys((config.name, *config.tags))),  # so that buyers can ask for it by the name its seller gave it
                 price=config.price,
                 input_schema=cast(Any, config.input),
                 pure=config.pure,

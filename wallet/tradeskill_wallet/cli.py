@@ -20,6 +20,7 @@ __all__ = ["app"]
 
 NO_WALLET: Final = "this profile has no nano wallet: add {plugin: nano, rpc: [URL]} to `wallets` in its config.yaml"
 SEED_FILE: Final = "seed.json"
+SWEEP_SECONDS: Final = 10.0  # how long `sweep` waits for confirmations; what takes longer is for the next `receive`
 
 app = group("The Nano wallet of this profile.", "tradeskill wallet balance", 'tradeskill wallet send nano_3... "0.5 XNO"')
 
@@ -132,10 +133,21 @@ def sweep(
     """Bring what paid invoices hold to one place."""
 
     async def act(wallet: NanoWallet) -> dict[str, Any]:
+        from tradeskill.world import World
+
         target = wallet.check_address(to) if to else None
         if target is not None and not yes:
             confirm(f"Send everything that paid invoices hold to {target}?", "wallet sweep", "the sweep")
-        return {"blocks": await wallet.sweep(target)}
+        world, balance = World(), await wallet.balance()
+        whole, made = balance.available.value + balance.incoming.value, await wallet.sweep(target)
+        if target is not None:
+            return {"blocks": made}
+        deadline = world.monotonic() + SWEEP_SECONDS
+        while balance.available.value < whole and world.monotonic() < deadline:
+            await world.sleep(0.2)  # what was swept is received once it is confirmed
+            made += await wallet.collect()
+            balance = await wallet.balance()
+        return {"blocks": made, "available": str(balance.available), "incoming": str(balance.incoming)}
 
     show_entry(_with_wallet(password_file, as_json, act), as_json)
 

@@ -71,7 +71,8 @@ class Node:
             raise UnavailableError(f"node {self.url} did not answer {action} within {SECONDS:.0f} s") from error
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             self._checked = False
-            raise UnavailableError(f"node {self.url} cannot be reached for {action}: {type(error).__name__} {error}".rstrip()) from error
+            reason = str(error) or type(error).__name__
+            raise UnavailableError(f"node {self.url} cannot be reached for {action} ({reason}): is it running, and is that its address?") from error
         try:
             answer = parse_json(data, f"answer of node {self.url} to {action}")
         except InputError as error:

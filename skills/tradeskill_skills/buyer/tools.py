@@ -143,7 +143,7 @@ async def hire(profile: Profile, offer_id: str, input: dict[str, Any], max: str,
 
 
 async def find_offer(profile: Profile, name: str) -> Offer:
-    """By offer id, its beginning, or an exact title that only one offer has. The signature is verified here."""
+    """By offer id, its beginning, or an exact title or a tag (an offer's name is one) that only one offer has. The signature is verified here."""
     from tradeskill.agreement import read_offer
     from tradeskill.errors import UsageError
 
@@ -151,8 +151,10 @@ async def find_offer(profile: Profile, name: str) -> Offer:
     try:
         found = [await market.offer(name)]
     except (NotFoundError, UsageError):
-        offers = await market.search(limit=100)
-        found = [offer for offer in offers if offer.offer_id.startswith(name) or offer.title == name or name in offer.tags]
+        fitting = [*await market.search(tags=(name,), limit=100), *[o for o in await market.search(name, limit=100) if o.title == name]]
+        if len(name) >= 4:
+            fitting += [o for o in await market.search(limit=100) if o.offer_id.startswith(name)]
+        found = list({offer.offer_id: offer for offer in fitting}.values())
     if not found:
         raise NotFoundError(f"offer {name!r} is not on this market: see `tradeskill offers`")
     if len(found) > 1:
@@ -212,11 +214,11 @@ _NEXT = {
     "accepted": "buyer.pay",
     "received": "buyer.result",
     "failed": "nothing: the seller owes a refund to the address signed in the request; ask buyer.status later",
-    "refunded": "nothing: the money is back; request again with another label if still wanted",
+    "refunded": "the money is back; request again with another label if still wanted",
     "disputed": "ask the owner: the payment is made, the evidence is kept (tradeskill job)",
-    "abandoned": "no money moved; request again with another label if still wanted",
-    "canceled": "no money moved; request again with another label if still wanted",
-    "expired": "no money moved; request again with another label if still wanted",
+    "abandoned": "request again with another label if still wanted",
+    "canceled": "request again with another label if still wanted",
+    "expired": "request again with another label if still wanted",
 }
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FulfilmentView", "deliver", "fulfilment_view", "list_jobs", "lock", "quote", "register_offer", "sell", "verify_payment"]
 
+NO_OFFERS = "this profile's configuration has no offers: write them into its config.yaml, or give the file with --config"
+
 
 class FulfilmentView(TypedDict):
     job_id: str
@@ -39,7 +41,7 @@ async def register_offer(profile: Profile, name: str = "") -> list[dict[str, Any
 
     listings = profile.listings()
     if name and name not in listings:
-        raise NotFoundError(f"offer {name!r} is not configured: {', '.join(listings) or 'there are none'}")
+        raise NotFoundError(f"offer {name!r} is not configured: {', '.join(listings) or NO_OFFERS}")
     await (await profile.seller()).publish()
     return [dict(offer_view(listing.offer)) for listing in listings.values() if name in ("", listing.name)]
 
@@ -54,6 +56,8 @@ async def list_jobs(profile: Profile, states: list[str] | None = None, limit: in
 @tool
 async def quote(profile: Profile, job_id: str) -> FulfilmentView:
     """Check a requested job (signature, offer version, input, capacity) and send a signed quote with a fresh invoice, or decline it with the reason."""
+    if not profile.config.offers:
+        raise NotFoundError(f"job {job_id} cannot be judged: {NO_OFFERS}")
     seller = await profile.seller()
     await seller.publish()
     await seller.observe(await (await profile.market()).get(job_id))

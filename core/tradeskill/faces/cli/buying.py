@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import sys
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,12 +28,12 @@ from tradeskill.faces.cli.shell import (
     show,
     show_entry,
 )
+from tradeskill.money import Amount, parse_amount
 
 if TYPE_CHECKING:
-    from tradeskill.errors import TradeskillError
+    from tradeskill.buyer import Buyer
     from tradeskill.journal import Purchase
     from tradeskill.model import Json, Offer
-    from tradeskill.money import Amount
     from tradeskill.profile import Profile
 
 __all__ = ["hire", "job", "jobs", "offers", "receipt"]
@@ -62,7 +64,7 @@ def offers(
         say("no offers here yet: a seller publishes them with `tradeskill sell`")
 
 
-@example("""tradeskill hire web-extract --input '{"url": "http://127.0.0.1:8000/"}' --max "0.01 XNO\"""", "tradeskill hire OFFER --input @job.json --dry-run")
+@example("""tradeskill hire markdown --input '{"url": "http://127.0.0.1:8000/"}' --max "0.01 XNO\"""", "tradeskill hire OFFER --input @job.json --dry-run")
 def hire(
     offer: Annotated[str, typer.Argument(help="Offer id, its beginning, its title or a tag that only one offer has.")],
     input_text: Annotated[str, typer.Option("--input", help="The job's input: JSON, @FILE or @- for stdin.")],
@@ -93,16 +95,17 @@ def hire(
 
 
 async def _hire(profile: Profile, name: str, input_text: str, maximum: str, label: str, yes: bool, output: Path | None, as_json: bool) -> int:
-    from tradeskill.errors import RefusedError
     from tradeskill.journal import buying
 
     chosen, value, cap = await _wish(profile, name, input_text, maximum)
     tools = _buyer_tools()
     buyer = await profile.buyer(lambda purchase: say(f"  {purchase.state}") if not as_json else None)
-    known = profile.journal.read(lambda c: buying.find_by_intent(c, buyer.intent_of(chosen, value, label)))
+    label, known = _live_try(profile, buyer, chosen, value, label)
     if known is None or known.state in tools.BEFORE_MONEY:
+        _check_caps(profile, chosen.price, cap)
         if not as_json or not yes:
-            say(f"{printable(chosen.title)}  by seller {chosen.seller[:16]}…  price {chosen.price or 'by quote'}  cap {cap or 'none'}")
+            new = "" if profile.journal.read(lambda c: buying.check_pin(c, chosen.seller)) else " (never bought from before)"
+            say(f"{printable(chosen.title)}  by seller {chosen.seller[:16]}…{new}  price {chosen.price or 'by quote'}  cap {cap or 'none'}")
         if not yes:
             confirm("Pay for this job?", "hire", "the payment")
     elif not as_json:
@@ -111,7 +114,7 @@ async def _hire(profile: Profile, name: str, input_text: str, maximum: str, labe
     purchase = await buyer.drive(purchase.purchase_id)
     view = tools.purchase_view(purchase)
     if purchase.state != "received":
-        return _not_received(view, as_json, RefusedError)
+        return _not_received(view, as_json)
     if output is not None:
         _save(buyer.result(purchase), purchase.result_type or "", purchase.job_id or purchase.purchase_id, output)
     if as_json:
@@ -121,13 +124,36 @@ async def _hire(profile: Profile, name: str, input_text: str, maximum: str, labe
     return 0
 
 
-def _not_received(view: dict[str, Any], as_json: bool, refused: type[TradeskillError]) -> int:
+def _live_try(profile: Profile, buyer: Buyer, offer: Offer, value: Json, label: str) -> tuple[str, Purchase | None]:
+    """The newest try at this purchase, under its label. One that ended without paying may be followed by another; the label of each follows from the last."""
+    from tradeskill.journal import buying
+
+    tried = label
+    for number in count(2):
+        known = profile.journal.read(partial(buying.find_by_intent, intent=buyer.intent_of(offer, value, tried)))
+        if known is None or known.state not in ("abandoned", "canceled", "expired"):
+            return tried, known
+        tried = f"{label} (try {number})"
+    raise AssertionError("count() does not end")
+
+
+def _check_caps(profile: Profile, price: Amount | None, cap: Amount | None) -> None:
+    """Before anybody is asked for anything: PolicyError where the offer's own price is above a cap."""
+    from tradeskill import policy
+
+    if price is not None:
+        profile.journal.read(lambda c: policy.check(c, price, profile.caps, cap))
+
+
+def _not_received(view: dict[str, Any], as_json: bool) -> int:
     """The code says whether money moved: that of RefusedError when it did not, else 1."""
-    from tradeskill.errors import TradeskillError
+    from tradeskill.errors import RefusedError, TradeskillError
 
     reason = (view["error"] or {"message": "the job ended without a result"})["message"]
-    kind = refused if view["money"] == "not moved" else TradeskillError
-    failure = kind(f"{reason} (purchase {view['purchase_id']} is {view['state']}; money: {view['money']}; {view['next']})")
+    unpaid = view["money"] == "not moved"
+    way_out = "repeat the command to try again" if unpaid else view["next"]
+    kind = RefusedError if unpaid else TradeskillError
+    failure = kind(f"{reason} (purchase {view['purchase_id']} is {view['state']}, money {view['money']}): {way_out}")
     if as_json:
         show({**view, "exit_code": failure.exit_code})
     return report(failure, False)
@@ -136,7 +162,6 @@ def _not_received(view: dict[str, Any], as_json: bool, refused: type[TradeskillE
 async def _wish(profile: Profile, name: str, input_text: str, maximum: str) -> tuple[Offer, Json, Amount | None]:
     """What is wanted, checked before anything else is done: offer, input, and the most it may cost."""
     from tradeskill.agreement import check_input
-    from tradeskill.money import parse_amount
 
     value = read_input(input_text)
     cap = parse_amount(maximum) if maximum else None
@@ -147,33 +172,22 @@ async def _wish(profile: Profile, name: str, input_text: str, maximum: str) -> t
 
 async def _dry_run(profile: Profile, name: str, input_text: str, maximum: str, as_json: bool) -> int:
     """A real quote for a purchase of its own, which is then canceled, so that the real one may still follow."""
-    from tradeskill import policy
-    from tradeskill.errors import PolicyError
-    from tradeskill.money import Amount
+    from tradeskill.errors import RefusedError
 
     chosen, value, cap = await _wish(profile, name, input_text, maximum)
+    _check_caps(profile, chosen.price, cap)
     buyer = await profile.buyer()
     purchase = await buyer.intend(chosen, value, cap=cap, label=f"dry run {profile.world.random_bytes(8).hex()}")
     purchase = await buyer.drive(purchase.purchase_id, ("verified",))
     view = _buyer_tools().purchase_view(purchase)
-    refusal = None
-    if purchase.state == "verified":
-        amount = Amount(int(purchase.amount or "0"), purchase.unit or "raw")
-        try:
-            profile.journal.read(lambda c: policy.check(c, amount, profile.caps, cap))
-        except PolicyError as error:
-            refusal = error
-        await buyer.cancel(purchase.purchase_id, "dry run")
-    within = refusal is None and purchase.state == "verified"
-    if as_json:
-        show({**view, "dry_run": True, "within_caps": within, "error": view["error"] or (refusal and {"code": refusal.code, "message": str(refusal)})})
-    elif within:
-        say(f"the seller asks {view['price']}; the quote is signed by its key and within the caps; nothing was paid")
-    if refusal is not None:
-        return report(refusal, False)
     if purchase.state != "verified":
-        say(f"error: no quote: {printable((view['error'] or {'message': purchase.state})['message'])}; nothing was paid")
-        return 5
+        raise RefusedError(f"no quote: {(view['error'] or {'message': purchase.state})['message']}; nothing was paid")
+    await buyer.cancel(purchase.purchase_id, "dry run")
+    _check_caps(profile, Amount(int(purchase.amount or "0"), purchase.unit or "raw"), cap)
+    if as_json:
+        show({**view, "state": "canceled", "dry_run": True, "next": "the same command without --dry-run"})
+    else:
+        say(f"the seller asks {view['price']}; the quote is signed by its key and within the caps; nothing was paid")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -60,10 +61,11 @@ def skills(as_json: AsJson = False) -> None:
             typer.echo(f"      {tool.summary}")
 
 
-@example("""tradeskill call buyer.search '{"query": "markdown"}'""", "tradeskill call seller.list_jobs", "tradeskill call buyer.hire @arguments.json")
+@example("""tradeskill call buyer.search '{"query": "markdown"}'""", "tradeskill call seller.quote '{\"job_id\": \"JOB_ID\"}' --config seller.yaml")
 def call(
     tool: Annotated[str, typer.Argument(help="SKILL.TOOL, see `tradeskill skills`.")],
     arguments: Annotated[str, typer.Argument(help="The tool's arguments: a JSON object, @FILE or @- for stdin.")] = "{}",
+    config: Annotated[Path | None, typer.Option("--config", help="YAML merged over the profile's, as with `sell CONFIG`.", show_default=False)] = None,
     as_json: AsJson = False,
     password_file: PasswordFile = None,
 ) -> None:
@@ -75,7 +77,7 @@ def call(
 
     async def main() -> Any:
         value = read_input(arguments, "arguments")
-        async with load_profile(password_file) as profile:
+        async with load_profile(password_file, config) as profile:
             return await call_tool(profile, tool, value)
 
     show(run(main, as_json=True))

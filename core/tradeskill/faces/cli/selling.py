@@ -66,9 +66,25 @@ async def _sell(profile: Profile, idle: float | None, drain: bool, as_json: bool
         sys.stdout.flush()
     else:
         say(f"selling {', '.join(names)} as {profile.identity.key[:16]}…; Ctrl-C finishes what is paid and stops")
+    told = asyncio.create_task(_tell(profile)) if not as_json else None
     await seller.run(idle_seconds=idle, drain=drain)
+    if told is not None:
+        told.cancel()
     found = summed(profile.journal, profile.world.now_ms())
     return {"event": "stopped", "jobs_by_status": found["jobs_by_status"], "earned": found["total"]}
+
+
+async def _tell(profile: Profile) -> None:
+    """A line for each new state of a job, as the journal has it. Looks once a second: what is quicker is told as the last state it reached."""
+    from tradeskill.journal import selling
+
+    known: dict[str, str] = {row.job_id: row.state for row in profile.journal.read(lambda c: selling.fulfilments(c, (), 10_000))}
+    while True:
+        await profile.world.sleep(1.0)
+        for row in reversed(profile.journal.read(lambda c: selling.fulfilments(c, (), 100))):
+            if known.get(row.job_id) != row.state:
+                known[row.job_id] = row.state
+                say(f"  job {row.job_id} of {row.offer_name or 'no offer'}: {row.state}{f' ({printable(row.error_message)})' if row.error_message else ''}")
 
 
 def _on_signals(seller: Seller, quiet: bool) -> None:

@@ -70,11 +70,12 @@ def group(text: str, *examples: str) -> typer.Typer:
 
 
 def logs(verbose: bool) -> None:
+    """For commands that go on for long: what they meet on the way, on stderr."""
     import logging
 
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger("websockets").setLevel(logging.WARNING)
+    for name in ("httpx", "httpcore", "websockets", "asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def password_from(file: Path | None, *, confirm: bool = False) -> Callable[[], str]:
@@ -117,9 +118,11 @@ def load_profile(password_file: Path | None = None, overlay: Path | None = None)
 
 
 def run(main: Callable[[], Coroutine[Any, Any, T]], *, as_json: bool = False) -> T:
-    """Run a command's body; errors of ours end the program with their exit code, Ctrl-C with 130."""
+    """Run a command's body; errors of ours end the program as one line with their exit code, Ctrl-C with 130."""
     import asyncio
+    import logging
 
+    logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(message)s")  # a short command says what matters itself; no effect after `logs`
     try:
         return asyncio.run(main())
     except TradeskillError as error:
