@@ -16,14 +16,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--schedules", type=int, default=1000, help="how many (default 1000)")
     parser.add_argument("--first", type=int, default=0, help="the first seed; the others follow it (default 0)")
     parser.add_argument("--seed", type=int, help="replay this one and print all that happens in it")
+    parser.add_argument("--until-broken", action="store_true", help="stop at the first violation (one process; hit counts are not judged)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     given = parser.parse_args(arguments)
     if given.seed is not None:
         return replay(given.seed)
-    totals = many(range(given.first, given.first + given.schedules), given.workers)
+    seeds = range(given.first, given.first + given.schedules)
+    totals = _some(seeds, until_broken=True) if given.until_broken else many(seeds, given.workers)
     for seed, violations in list(totals.broken.items())[:20]:
         print(f"seed {seed}: {violations[0]}" + (f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""), file=sys.stderr)
-    for text in (rare := totals.rare()):
+    for text in (rare := [] if given.until_broken else totals.rare()):
         print(text, file=sys.stderr)
     print(totals.line())
     return 1 if totals.broken or rare else 0
@@ -48,13 +50,15 @@ def replay(seed: int) -> int:
     return 1 if outcome.violations else 0
 
 
-def _some(seeds: range) -> Totals:
+def _some(seeds: range, until_broken: bool = False) -> Totals:
     """Without the collector's pauses, and so without generators closed at moments that no seed decides."""
     totals = Totals()
     gc.disable()
     gc.freeze()
     for number, seed in enumerate(seeds):
         totals.add(play(seed))
+        if until_broken and totals.broken:
+            break
         if number % 10 == 9:
             gc.collect()
     gc.unfreeze()

@@ -97,7 +97,7 @@ class Connection:
 
     def __init__(self, disk: Disk, life: Life) -> None:
         self._disk, self._life, self._raw = disk, life, disk.table.raw
-        self._synced = True
+        self._synced, self._writing, self._busy = True, False, 0
         life.on_death.append(disk.lose_power)
 
     @property
@@ -115,11 +115,18 @@ class Connection:
     def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
         if not self._life.alive:
             raise Crashed(self._life.name)
-        if sql == "COMMIT":
+        if self._writing and sql == "COMMIT":
             return self._commit()
-        if sql == "BEGIN IMMEDIATE" and self._disk.faults.strikes("disk.busy"):
-            raise _error("SQLITE_BUSY")
-        if sql.startswith("PRAGMA synchronous"):
+        if sql == "BEGIN IMMEDIATE":
+            if self._disk.faults.strikes("disk.busy"):
+                self._busy = 4  # as often as the journal tries
+            if self._busy:
+                self._busy -= 1
+                raise _error("SQLITE_BUSY")
+            self._writing = True
+        elif sql == "ROLLBACK":
+            self._writing = False
+        elif sql.startswith("PRAGMA synchronous"):
             self._synced = sql.endswith("FULL")
         return self._raw.execute(sql, parameters)
 
@@ -139,6 +146,7 @@ class Connection:
             raise Crashed(self._life.name)
         self._disk.committing(self._synced)
         done = self._raw.execute("COMMIT")
+        self._writing = False
         self._disk.changed()
         if faults.strikes("disk.cut-after"):
             self._life.die()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from tradeskill.allocation import allocate
-from tradeskill.errors import PluginError, RefusedError, UsageError
+from tradeskill.errors import NotFoundError, PluginError, RefusedError, StateError, UsageError
 from tradeskill.journal import Fulfilment, Transaction, selling
 from tradeskill.model import Invoice, PaymentStatus
 from tradeskill.money import Amount
@@ -96,15 +96,26 @@ class Settling:
         amount = Amount(row.value, row.unit)
         try:
             proof = await self._shop.wallets[row.rail].refund(payment_of(row), invoice.invoice, row.refund_to, amount, row.key)
-        except (RefusedError, UsageError) as error:
-            note = str(error)[:200]
-            await self._shop.journal.write(lambda tx: selling.move_payment(tx, row, "hold", now, note=note))
+        except (RefusedError, UsageError, NotFoundError, StateError) as error:
+            await self.park(key, str(error))
             return None
         if proof.state != "final":
             return min(15.0, max(0.5, (self._shop.world.now_ms() - row.updated_at) / 10_000))
         now = self._shop.world.now_ms()
         await self._shop.journal.write(lambda tx: selling.move_payment(tx, row, "confirm", now, refund_id=proof.payment_id))
         return None
+
+
+    async def park(self, key: str, why: str) -> None:
+        """A refund that cannot be made is its owner's to decide. Safe to repeat."""
+        now = self._shop.world.now_ms()
+
+        def park(tx: Transaction) -> None:
+            row = selling.payment_by_key(tx, key)
+            if row.state in ("refund_due", "refunding"):
+                selling.move_payment(tx, row, "hold", now, note=why[:200])
+
+        await self._shop.journal.write(park)
 
 
 def _validated(status: PaymentStatus, invoice: Invoice) -> PaymentStatus:

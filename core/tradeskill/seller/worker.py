@@ -307,5 +307,7 @@ class Seller:
         spent = self._shop.journal.read(partial(selling.tries, effect_id=effect.effect_id)) >= MAX_TRIES
         if spent and effect.name == "execute":
             await self.executing.park(effect.subject_id, f"not finished in {MAX_TRIES} tries: {why}"[:200])
+        if spent and effect.name == "refund":
+            await self.settling.park(effect.subject_id, f"not sent in {MAX_TRIES} tries: {why}")
         await self._shop.journal.write(partial(selling.effect_failed, effect_id=effect.effect_id, error=why, give_up=spent))
         return spent

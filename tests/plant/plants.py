@@ -1,0 +1,176 @@
+"""The bugs. Each is a small change of one shipped file, and says who must catch it: the simulation, or named tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["PLANTS", "Plant"]
+
+SELLER: Final = "core/tradeskill/seller"
+JOURNAL: Final = "core/tradeskill/journal"
+BUYER: Final = "core/tradeskill/buyer.py"
+WALLET: Final = "wallet/tradeskill_wallet"
+
+
+@dataclass(frozen=True)
+class Plant:
+    """`old` stands exactly once in `file` and becomes `new`. `tests`: of these one must fail; none: the simulation must find it, from seed `first` on."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...] = ()
+    first: int = 0
+
+
+PLANTS: Final = (
+    # the seller and its journal
+    Plant(
+        "no-fence",
+        f"{JOURNAL}/selling.py",
+        '    where = " AND ".join(f"{name} = ?" for name in (*key',
+        '    fence = None\n    where = " AND ".join(f"{name} = ?" for name in (*key',
+    ),
+    Plant("normal-sync", f"{JOURNAL}/database.py", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"),
+    Plant(
+        "quote-sent-before-it-is-stored",
+        f"{SELLER}/quoting.py",
+        '        with self._shop.world.step("seller.quote-stored"):',
+        '        await self._shop.market.quote(job_id, document)\n        with self._shop.world.step("seller.quote-stored"):',
+    ),
+    Plant(
+        "started-before-recorded",
+        f"{SELLER}/executing.py",
+        '        with self._shop.world.step("seller.start-intent"):\n            return await self._shop.journal.write(start)',
+        '        listing = self._shop.listings[row.offer_name]\n'
+        "        task = self._task(listing, request_of(row), row)\n"
+        "        await self._shop.backends[listing.backend].start(execution_id(row.job_id, row.attempt + 1), task, listing.limits)\n"
+        '        with self._shop.world.step("seller.start-intent"):\n            return await self._shop.journal.write(start)',
+    ),
+    Plant(
+        "execution-named-by-fence",
+        f"{SELLER}/executing.py",
+        "            execution = row.execution_id or execution_id(row.job_id, row.attempt)",
+        "            execution = execution_id(row.job_id, row.fence)",
+    ),
+    Plant("impure-work-repeated", f"{SELLER}/executing.py", "if listing.pure and row.attempt <", "if row.attempt <"),
+    Plant("start-forgotten-too-early", f"{SELLER}/executing.py", "            if not row.contested:", "            if True:"),
+    Plant("start-unchecked", f"{SELLER}/executing.py", "                self._check_mine(row)\n", ""),
+    Plant("float-sum", f"{JOURNAL}/buying.py", "    value = total(tx, name) + by\n", "    value = int(float(total(tx, name)) + float(by))\n"),
+    Plant("float-allocation", "core/tradeskill/allocation.py", "        missing -= used\n", "        missing = int(float(missing) - float(used))\n"),
+    Plant("excess-forgotten", "core/tradeskill/allocation.py", "        if rest:\n", "        if rest < 0:\n"),
+    Plant(
+        "payment-allocated-twice",
+        f"{JOURNAL}/selling.py",
+        'if row.state == "found" and row.invoice_id == invoice.invoice_id}',
+        "if row.invoice_id == invoice.invoice_id}",
+    ),
+    Plant(
+        "refund-to-the-sender",
+        f"{SELLER}/settling.py",
+        "        selling.allocate_found(tx, invoice, allocation, refund_to, now)\n",
+        "        selling.allocate_found(tx, invoice, allocation, found[0].sender if found else None, now)\n",
+    ),
+    Plant("refund-key-by-time", f"{SELLER}/settling.py", "row.refund_to, amount, row.key)", 'row.refund_to, amount, f"{row.key}-{now}")'),
+    Plant(
+        "a-lying-wallet-is-believed",
+        f"{SELLER}/settling.py",
+        "        selling.allocate_found(tx, invoice, allocation, refund_to, now)\n",
+        '        if status.state == "paid" and row.state == "quoted" and allocation.event is None:\n'
+        '            allocation = type(allocation)("pay")\n'
+        "        selling.allocate_found(tx, invoice, allocation, refund_to, now)\n",
+    ),
+    Plant(
+        "a-claim-is-believed",
+        f"{SELLER}/worker.py",
+        '            self._settle_soon(job.job_id)\n        elif row.state in ("paid", "executed"):',
+        '            await self._shop.journal.write(lambda tx: selling.move_fulfilment(tx, job.job_id, "pay", 1, paid_at=1))\n'
+        '        elif row.state in ("paid", "executed"):',
+    ),
+    Plant(
+        "effect-done-before-it-ran",
+        f"{SELLER}/worker.py",
+        "                again = await self._effects[effect.name](effect.subject_id)\n                if again is None:",
+        "                await self._shop.journal.write(partial(selling.effect_done, effect_id=effect.effect_id))\n"
+        "                again = await self._effects[effect.name](effect.subject_id)\n                if again is None:",
+    ),
+    Plant(
+        "refunded-though-perhaps-delivered",
+        f"{SELLER}/executing.py",
+        'sent = row.state == "executed" and not isinstance(error, (RefusedError, UsageError))',
+        "sent = False",
+    ),
+    # the buyer and its policy
+    Plant(
+        "signed-again-on-retry",
+        BUYER,
+        "            proof = await wallet.pay(read_invoice(purchase.invoice), purchase.purchase_id)",
+        '            proof = await wallet.pay(read_invoice(purchase.invoice), f"{purchase.purchase_id}{self._world.now_ms()}")',
+    ),
+    Plant(
+        "unverified-quote",
+        "core/tradeskill/signing.py",
+        "        VerifyKey(bytes.fromhex(document.key)).verify(",
+        '        kind == "quote" or VerifyKey(bytes.fromhex(document.key)).verify(',
+    ),
+    Plant(
+        "unverified-request",
+        "core/tradeskill/signing.py",
+        "        VerifyKey(bytes.fromhex(document.key)).verify(",
+        '        kind == "request" or VerifyKey(bytes.fromhex(document.key)).verify(',
+    ),
+    Plant(
+        "receipt-unchecked",
+        "core/tradeskill/agreement.py",
+        '        if found != wanted:\n            raise UntrustedError(f"receipt for job',
+        '        if found is None:\n            raise UntrustedError(f"receipt for job',
+    ),
+    Plant(
+        "reservation-released-on-unknown",
+        BUYER,
+        '        if proof.state == "unknown":\n            raise',
+        '        if proof.state == "unknown":\n'
+        '            await self._give_up(purchase, "release", "unknown", "not published")\n'
+        '            return\n        if proof.state == "nothing":\n            raise',
+    ),
+    Plant("cap-unchecked", "core/tradeskill/policy.py", "    check(tx, amount, caps, this)\n", ""),
+    # the wallet
+    Plant(
+        "bool-of-the-string-false",
+        f"{WALLET}/settlement.py",
+        'seen.info.get("confirmed") == "true"',
+        'bool(seen.info.get("confirmed"))',
+        ("tests/test_wallet_settlement.py::test_only_exactly_the_string_true_is_confirmed",),
+    ),
+    Plant(
+        "mapping-stored-after-the-address-left",
+        f"{WALLET}/nano.py",
+        '        with self._world.step("seller.index-reserved"):\n            await',
+        '        with self._world.step("seller.index-reserved"):\n            pass\n        if True:\n            await',
+        ("tests/test_wallet_nano.py::test_the_mapping_is_durable_before_the_address_leaves",),
+    ),
+    Plant(
+        "address-reused",
+        f"{WALLET}/nano.py",
+        "        if await probe(self._nodes, [(row.index, row.account)]):",
+        "        if False:",
+        ("tests/test_wallet_nano.py::test_an_address_the_ledger_saw_before_is_skipped",),
+    ),
+    Plant("no-subtype", f"{WALLET}/chain.py", "subtype=row.subtype, block=", "block=", ("tests/test_wallet_nano.py::test_every_block_says_its_subtype",)),
+    Plant(
+        "wallet-signs-again-on-retry",
+        f"{WALLET}/nano.py",
+        'self._pay("pay", f"pay:{key}", to, amount)',
+        'self._pay("pay", f"pay:{key}:{self._world.now_ms()}", to, amount)',
+        ("tests/test_wallet_contract_nano.py",),
+    ),
+    Plant(
+        "wallet-normal-sync",
+        f"{WALLET}/store.py",
+        "synchronous = FULL",
+        "synchronous = NORMAL",
+        ("tests/test_wallet_store.py::test_the_disk_settings_are_those_that_survive_a_power_cut",),
+    ),
+)
