@@ -64,7 +64,7 @@ class Size:
 
 SIZES = {
     "full": Size(starts=30, jobs=40, at_once=4, poll_seconds=5.0, commits=300, roots=150, hashes=2**19, demo_jobs=100, requests=2000, blocks=1000),
-    "small": Size(starts=7, jobs=20, at_once=10, poll_seconds=5.0, commits=60, roots=60, hashes=2**18, demo_jobs=10, requests=400, blocks=200),
+    "small": Size(starts=7, jobs=20, at_once=10, poll_seconds=5.0, commits=60, roots=50, hashes=2**17, demo_jobs=8, requests=400, blocks=200),
     # the same ways in seconds; its figures mean nothing
     "shape": Size(starts=1, jobs=2, at_once=2, poll_seconds=0.5, commits=5, roots=2, hashes=2**15, demo_jobs=2, requests=40, blocks=40),
 }

@@ -223,9 +223,16 @@ class Profile:
         self._stack.push_async_callback(buyer.close)
         return buyer
 
+    @cached_property
+    def _owner(self) -> str:
+        """Names this profile's leases: one name, so that what one call of a tool locked the next one may deliver. Fences keep the calls apart."""
+        from tradeskill.instance import own_name
+
+        return own_name(self.world.random_bytes(8))
+
     async def shop(self) -> Shop:
         """Everything a seller worker, or a seller's tool, acts with."""
-        from tradeskill.instance import is_dead, own_name
+        from tradeskill.instance import is_dead
         from tradeskill.seller import Shop
 
         return Shop(
@@ -238,7 +245,7 @@ class Profile:
             listings=self.listings(),
             settings=self.seller_settings(),
             world=self.world,
-            owner=own_name(self.world.random_bytes(8)),
+            owner=self._owner,
             is_dead=is_dead,
         )
 
