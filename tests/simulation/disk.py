@@ -126,6 +126,8 @@ class Connection:
             self._writing = True
         elif sql == "ROLLBACK":
             self._writing = False
+        elif sql.startswith("PRAGMA query_only"):  # reader and writer are one connection here
+            return self._raw.execute("PRAGMA query_only")
         elif sql.startswith("PRAGMA synchronous"):
             self._synced = sql.endswith("FULL")
         return self._raw.execute(sql, parameters)

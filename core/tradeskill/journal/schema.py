@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Final
 
-from tradeskill.errors import NetworkMismatchError, StorageError
+from tradeskill.errors import NetworkMismatchError
+from tradeskill.sqlite import Layout, Transaction
 
-__all__ = ["MIGRATIONS", "bind_network", "migrate"]
+__all__ = ["LAYOUT", "bind_network"]
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+MIGRATIONS: Final = (
     (
         "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
         "INSERT INTO meta VALUES ('fence', '0')",
@@ -67,32 +67,12 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
 )
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the file to the newest version, in one transaction that reads inside itself what is pending. Safe from several processes."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        if version > len(MIGRATIONS):
-            raise StorageError(f"journal has version {version}, this program knows {len(MIGRATIONS)}: upgrade tradeskill")
-        for statements in MIGRATIONS[version:]:
-            for statement in statements:
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
+LAYOUT: Final = Layout(0x74536A6C, MIGRATIONS)  # "tSjl"
 
 
-def bind_network(connection: sqlite3.Connection, network: str) -> None:
+def bind_network(tx: Transaction, network: str) -> None:
     """Write the network into a new journal, or check it. NetworkMismatchError when the journal belongs to another."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        connection.execute("INSERT OR IGNORE INTO meta VALUES ('network', ?)", (network,))
-        found = connection.execute("SELECT value FROM meta WHERE name = 'network'").fetchone()[0]
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
+    tx.execute("INSERT OR IGNORE INTO meta VALUES ('network', ?)", (network,))
+    found = tx.execute("SELECT value FROM meta WHERE name = 'network'").fetchone()[0]
     if found != network:
         raise NetworkMismatchError(f"this profile's journal belongs to network {found!r}, the configuration says {network!r}: use another TRADESKILL_HOME")
