@@ -87,7 +87,8 @@ class Tool:
             checked = self._model.model_validate(dict(arguments))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            raise InputError(f"{self.name}: {'.'.join(map(str, first['loc'])) or 'arguments'}: {first['msg']}") from error
+            where = ".".join(map(str, first["loc"])) or "arguments"
+            raise InputError(f"{self.name}: {where}: {first['msg']}; its arguments are {', '.join(self.parameters) or 'none'}") from error
         return await self.function(profile, **{name: getattr(checked, name) for name in self.parameters})
 
 

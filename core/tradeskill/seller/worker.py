@@ -38,6 +38,7 @@ class Seller:
         self._news: dict[str, asyncio.Event] = {}  # job id -> something happened that its waiting effect should look at
         self._draining = False
         self._active_at = 0.0
+        self._recalled = False
         self._resumed_up_to = 0
         self._effects: dict[str, Callable[[str], Awaitable[float | None]]] = {
             "send_quote": self.quoting.send_quote,
@@ -103,8 +104,8 @@ class Seller:
         return 0.25
 
     def _busy(self) -> bool:
-        """Money or a promise is in our hands: something paid for is unfinished, or a buyer says it has paid."""
-        if any(effect.name in UNFINISHED for effect in self._shop.journal.read(selling.pending_effects)):
+        """Money or a promise is in our hands: something paid for is unfinished, or a buyer says it has paid, or may have said so while nobody worked."""
+        if not self._recalled or any(effect.name in UNFINISHED for effect in self._shop.journal.read(selling.pending_effects)):
             return True
         now = self._shop.world.now_ms()
         open_rows = self._shop.journal.read(lambda c: selling.fulfilments(c, ("quoted", *ACTIVE), 10_000))
@@ -122,6 +123,8 @@ class Seller:
         """After a restart: look again at every job that waited for the market, whatever the cursor says."""
         for row in self._shop.journal.read(lambda c: selling.fulfilments(c, ("seen", "quoted"), 100_000)):
             await self._tasks.patiently("recall", partial(self._look_again, row.job_id))
+        self._recalled = True
+        self._tasks.nudge()
 
     async def _look_again(self, job_id: str) -> None:
         try:

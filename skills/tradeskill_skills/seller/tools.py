@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
+from tradeskill.contracts import Limits
 from tradeskill.errors import InputError, NotFoundError, StateError
 from tradeskill.journal import Fulfilment, selling
-from tradeskill.model import Result
+from tradeskill.journal.records import read_document
+from tradeskill.model import Job, Result
 from tradeskill.money import Amount, format_amount
 from tradeskill.skills import tool
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["FulfilmentView", "deliver", "fulfilment_view", "list_jobs", "lock", "quote", "register_offer", "sell", "verify_payment"]
 
 NO_OFFERS = "this profile's configuration has no offers: write them into its config.yaml, or give the file with --config"
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9.+-]*/[a-z0-9][a-z0-9.+-]*(?:; ?[a-z0-9-]+=[A-Za-z0-9._-]+)*", re.ASCII)
 
 
 class FulfilmentView(TypedDict):
@@ -26,6 +31,7 @@ class FulfilmentView(TypedDict):
     state: str
     offer: str
     buyer: str
+    input: Any
     invoices: list[dict[str, str]]
     payments: list[dict[str, str]]
     fence: int
@@ -48,9 +54,14 @@ async def register_offer(profile: Profile, name: str = "") -> list[dict[str, Any
 
 @tool
 async def list_jobs(profile: Profile, states: list[str] | None = None, limit: int = 50) -> list[FulfilmentView]:
-    """The jobs of this seller, newest change first, with their payments. Reads only."""
-    rows = profile.journal.read(lambda c: selling.fulfilments(c, tuple(states or ()), limit))
-    return [fulfilment_view(profile, row) for row in rows]
+    """The jobs of this seller, with input and payments. Reads only.
+
+    First those that were requested at the market and not looked at yet (state `requested`), then the rest, newest change first.
+    """
+    wanted = tuple(states or ())
+    fresh = [_requested_view(job) for job in await _unseen(profile)] if not wanted or "requested" in wanted else []
+    rows = profile.journal.read(lambda c: selling.fulfilments(c, wanted, limit))
+    return [*fresh, *[fulfilment_view(profile, row) for row in rows]][:limit]
 
 
 @tool
@@ -68,8 +79,10 @@ async def quote(profile: Profile, job_id: str) -> FulfilmentView:
 @tool
 async def verify_payment(profile: Profile, job_id: str) -> FulfilmentView:
     """Look for final money on the job's invoices, on this profile's own node. Only this makes a job paid."""
+    row = _row(profile, job_id)
     seller = await profile.seller()
-    await seller.observe(await (await profile.market()).get(job_id))
+    if row.state == "quoted":
+        await seller.observe(await (await profile.market()).get(job_id))
     await seller.settling.settle(job_id)
     return fulfilment_view(profile, _row(profile, job_id))
 
@@ -99,6 +112,7 @@ async def deliver(profile: Profile, job_id: str, text: str | None = None, file: 
     seller = await profile.seller()
     if row.state != "executed":
         data = text.encode() if text is not None else await profile.world.offload(lambda: _read(file or ""))
+        _check_result(profile, row, data, media_type)
         held = await seller.executing.lease(job_id)
         if not isinstance(held, Fulfilment):
             raise StateError(f"job {job_id} cannot be locked now: another worker holds it")
@@ -121,6 +135,43 @@ async def sell(profile: Profile, idle_seconds: float | None = None, drain: bool 
     return counts
 
 
+async def _unseen(profile: Profile) -> list[Job]:
+    """Jobs requested since the worker last looked, or at all where none ever ran, that the journal does not know."""
+    market = await profile.market()
+    found, more, cursor = [], True, profile.journal.read(lambda c: selling.cursor(c, "market"))
+    while more:
+        changes = await market.changes(cursor)
+        found += [job for job in changes.jobs if job.seller == profile.identity.key and job.state == "requested"]
+        cursor, more = changes.cursor, changes.more
+    return [job for job in found if profile.journal.read(partial(selling.find_fulfilment, job_id=job.job_id)) is None]
+
+
+def _check_result(profile: Profile, row: Fulfilment, data: bytes, media_type: str) -> None:
+    """Before anything is written: a market takes only so much, and a receipt names the type for ever."""
+    offer = next((offer for offer in profile.config.offers if offer.name == row.offer_name), None)
+    most = Limits().output if offer is None else offer.limits.output
+    if len(data) > most:
+        raise InputError(f"deliver: the result has {len(data)} bytes, the offer's limits.output is {most}")
+    if media_type and (len(media_type) > 255 or _MEDIA_TYPE.fullmatch(media_type) is None):
+        raise InputError(f"deliver: media_type {media_type!r:.80} is not one, like text/markdown or image/png")
+
+
+def _requested_view(job: Job) -> FulfilmentView:
+    return {
+        "job_id": job.job_id,
+        "state": "requested",
+        "offer": job.offer_id,
+        "buyer": job.buyer,
+        "input": job.request.body.get("input"),
+        "invoices": [],
+        "payments": [],
+        "fence": 0,
+        "attempt": 0,
+        "result_sha256": None,
+        "error": None,
+    }
+
+
 def fulfilment_view(profile: Profile, row: Fulfilment) -> FulfilmentView:
     invoices = profile.journal.read(lambda c: selling.invoices_of(c, row.job_id))
     payments = profile.journal.read(lambda c: selling.payments_of(c, row.job_id))
@@ -129,6 +180,7 @@ def fulfilment_view(profile: Profile, row: Fulfilment) -> FulfilmentView:
         "state": row.state,
         "offer": row.offer_name,
         "buyer": row.buyer,
+        "input": read_document(row.request).body.get("input"),
         "invoices": [{"rail": i.rail, "address": i.address, "amount_raw": i.amount, "unit": i.unit} for i in invoices],
         "payments": [
             {"payment_id": p.payment_id, "state": p.state, "amount_raw": p.amount, "unit": p.unit, "amount": format_amount(Amount(p.value, p.unit))}

@@ -127,8 +127,9 @@ def _root(
       tradeskill init
       tradeskill hire --help
     """
-    gc.freeze()  # __main__ switched it off for the imports
-    gc.enable()
+    if not gc.isenabled():  # __main__ switched it off for the imports
+        gc.freeze()
+        gc.enable()
     if version:
         from tradeskill import __version__
 
