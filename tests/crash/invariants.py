@@ -13,14 +13,18 @@ Outcome = Literal["delivered", "refunded"]
 KEPT = {"starts": "job_id", "fulfilments": "job_id", "invoices": "invoice_id", "payments": "payment_id", "blocks": "hash", "accounts": "account"}
 
 
-async def judge(scene: Scene, outcome: Outcome, jobs: int = 1) -> list[str]:
-    """The violations of a scene with `jobs` purchases that all ended as `outcome`; call after `Scene.gather_money`."""
+async def judge(scene: Scene, outcome: Outcome, jobs: int = 1, kept: int = 0) -> list[str]:
+    """The violations of a scene with `jobs` purchases that all ended as `outcome`; call after `Scene.gather_money`.
+
+    `kept`: executions that must stay, because a worker that was only asleep might have asked for them again.
+    """
     seller, buyer = read_books(scene.seller_home), read_books(scene.buyer_home)
     found = [*_selling(seller, outcome, jobs), *_buying(buyer, outcome, jobs), *_addresses(seller)]
     if scene.ran() != jobs:
         found.append(f"the program ran {scene.ran()} times for {jobs} jobs")
-    if left := [path.name for path in (scene.seller_home / "backends" / "process").glob("[!.]*")]:
-        found.append(f"executions left behind: {left}")
+    left = [path.name for path in (scene.seller_home / "backends" / "process").glob("[!.]*")]
+    if len(left) != kept:
+        found.append(f"executions left behind, {kept} should be: {left}")
     return found + await _money(scene, seller, buyer, outcome, jobs) + await _chains(scene, seller) + await _chains(scene, buyer)
 
 

@@ -69,20 +69,22 @@ class Scene:
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         self.folder, self.ledger = folder, ledger
         self.seller_home, self.buyer_home = folder / "seller", folder / "buyer"
-        self.runs, self.gate = folder / "runs", folder / "gate"
+        self.runs, self.gate, self.standing = folder / "runs", folder / "gate", folder / "standing"
 
     async def __aenter__(self) -> Scene:
         await asyncio.to_thread(self._make)
-        self._gate = os.open(self.gate, os.O_RDWR | os.O_NONBLOCK)  # held open, so that neither end ever waits for the other
+        self._gate, self._standing = (os.open(pipe, os.O_RDWR | os.O_NONBLOCK) for pipe in (self.gate, self.standing))  # so that opening never waits
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         self.open_gate()  # a job still waiting there ends
         os.close(self._gate)
+        os.close(self._standing)
 
     def _make(self) -> None:
         self.folder.mkdir()
         os.mkfifo(self.gate, 0o600)
+        os.mkfifo(self.standing, 0o600)
         (self.folder / "password").touch(0o600)
         (self.folder / "password").write_text(PASSWORD + "\n")
         common = {
@@ -107,10 +109,22 @@ class Scene:
         create_profile(self.buyer_home, common, "dev", PASSWORD, World())
 
     def wish(self, *, gated: bool = False, failing: bool = False, text: str = "hello") -> dict[str, Any]:
-        return {"text": text, "runs": str(self.runs), **({"gate": str(self.gate)} if gated else {}), **({"fail": True} if failing else {})}
+        gates = {"gate": str(self.gate), "standing": str(self.standing)} if gated else {}
+        return {"text": text, "runs": str(self.runs), **gates, **({"fail": True} if failing else {})}
 
     def open_gate(self, times: int = 8) -> None:
         os.write(self._gate, b"." * times)
+
+    async def at_gate(self) -> None:
+        """Wait until a program stands at the gate."""
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._standing, arrived.set)
+        try:
+            async with asyncio.timeout(SECONDS):
+                await arrived.wait()
+        finally:
+            loop.remove_reader(self._standing)
+        os.read(self._standing, 1)
 
     def ran(self) -> int:
         """How often the sold program really ran."""

@@ -61,7 +61,10 @@ class Executing:
         row = await self._shop.journal.write(
             lambda tx: selling.take(tx, job_id, self._shop.owner, now + self._shop.settings.lease_ms, now, dead_owners=dead, market_fence=lock.market_fence)
         )
-        return row if row is not None else 1.0
+        if row is None:
+            return 1.0
+        log.info("job %s: held under fence %d", job_id, row.fence)
+        return row
 
     def _dead_owners(self) -> set[str]:
         owners = {row.lease_owner for row in self._shop.journal.read(lambda c: selling.fulfilments(c, ("leased", "started")))}
