@@ -249,13 +249,6 @@ class Profile:
             is_dead=is_dead,
         )
 
-    @cached_property
-    def _owner(self) -> str:
-        """Who holds leases: one name for all of this profile's calls, so that what one tool locked another can deliver."""
-        from tradeskill.instance import own_name
-
-        return own_name(self.world.random_bytes(8))
-
     async def seller(self) -> Seller:
         from tradeskill.seller import Seller
 

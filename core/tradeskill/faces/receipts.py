@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import re
+import shutil
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from tradeskill.signing import digest, document_from_json, document_hash, parse_
 
 __all__ = ["save_result", "verify_chain"]
 
+TAR = "application/x-tar"
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}", re.ASCII)
 SUFFIXES = {"application/json": ".json", "text/plain": ".txt", "text/markdown": ".md", "text/html": ".html", "application/pdf": ".pdf"}
 
 
@@ -77,20 +82,38 @@ def _decoded(text: str, file: Path) -> bytes:
 
 
 def save_result(data: bytes, media_type: str, name: str, folder: Path) -> list[Path]:
-    """One file `result.EXT`, or a tar's members; new files only, never outside `folder`. InputError for a member that would leave it."""
+    """One file `NAME.EXT`, or a tar's members in the folder NAME; whole or not at all, in place of what an earlier call wrote, never outside `folder`.
+
+    `name` may come from a stranger: what is no plain name is replaced by its hash. InputError for an archive that would write elsewhere.
+    """
+    plain = name if _PLAIN.fullmatch(name) else digest(name.encode())[:32]
+    target = folder / (plain if media_type == TAR else f"{plain}{SUFFIXES.get(media_type.partition(';')[0].strip(), '.bin')}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if media_type != "application/x-tar":
-            target = folder / f"{name}{SUFFIXES.get(media_type.partition(';')[0], '.bin')}"
-            target.write_bytes(data)
-            return [target]
-        written = []
-        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            for member in archive.getmembers():
-                archive.extract(member, folder / name, filter="data")
-                written.append(folder / name / member.name)
-        return written
+        with tempfile.TemporaryDirectory(prefix=f".{plain}.", dir=folder) as temporary:
+            written = Path(temporary) / target.name
+            if media_type == TAR:
+                _unpack(data, written)
+                _clear(target)
+            else:
+                written.write_bytes(data)
+            written.replace(target)
+        return sorted(path for path in target.rglob("*") if path.is_file()) if media_type == TAR else [target]
     except tarfile.TarError as error:
         raise InputError(f"the result is not a safe archive: {error}") from error
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror}; choose another --output") from error
+
+
+def _unpack(data: bytes, folder: Path) -> None:
+    """Plain files and folders only, uncompressed (so that a few bytes cannot become a terabyte)."""
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+        for member in archive.getmembers():
+            if not (member.isreg() or member.isdir()) or member.issparse() or member.name.startswith("/"):
+                raise InputError(f"the result is not a safe archive: {member.name!r:.80} is no plain file or folder in it")
+        archive.extractall(folder, filter="data")
+
+
+def _clear(folder: Path) -> None:
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)

@@ -151,7 +151,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     except TradeskillError as error:
         sys.exit(_report(error, as_json))
     except _ClickError as error:
-        sys.exit(_usage(error, UsageError, as_json))
+        sys.exit(_usage(error, UsageError, typed, as_json))
     except typer.Abort:
         typer.echo("stopped; nothing was done", err=True)
         sys.exit(INTERRUPTED)
@@ -162,14 +162,25 @@ def run(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0)
 
 
-def _usage(error: Any, kind: type[Exception], as_json: bool) -> int:
-    """What was typed is wrong. Nothing typed where a sub-command is needed: the help."""
+def _usage(error: Any, kind: type[Exception], typed: Sequence[str], as_json: bool) -> int:
+    """What was typed is wrong: one line with the value and the way out. Nothing typed where a sub-command is needed: the help."""
     context = error.ctx
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(context.get_help(), err=True)
         return 2
     way_out = f"; see `{context.command_path} --help`" if context is not None else ""
-    return _report(kind(f"{' '.join(error.format_message().split()).rstrip('.')}{way_out}"), as_json)
+    message = " ".join(error.format_message().split()).rstrip(".")
+    return _report(kind(f"{message}{_value(error, typed, message)}{way_out}"), as_json)
+
+
+def _value(error: Any, typed: Sequence[str], message: str) -> str:
+    """What was given for the option that the message complains of, where it does not say so itself."""
+    names = getattr(getattr(error, "param", None), "opts", [])
+    for word, after in zip(typed, [*typed[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name in names and name.startswith("-") and (value if equals else after) not in message:
+            return f", not {value if equals else after!r}"
+    return ""
 
 
 def _report(error: Any, as_json: bool) -> int:
