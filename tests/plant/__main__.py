@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,8 +32,6 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"no such plant: {', '.join(sorted(unknown))}")
     caught = catch([plant for plant in PLANTS if not given.names or plant.name in given.names], given.workers)
-    for name, by in caught.items():
-        print(f"{name}: {by or 'NOT CAUGHT'}", file=sys.stderr)
     print(json.dumps({"planted": len(caught), "caught": sum(map(bool, caught.values())), "by": caught}))
     return 0 if all(caught.values()) else 1
 
@@ -45,6 +44,7 @@ def catch(plants: Iterable[Plant], workers: int = 2) -> dict[str, str]:
 
 
 def _caught(plant: Plant) -> str:
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="plant-") as folder:
         for package in PACKAGES:
             shutil.copytree(ROOT / package, Path(folder) / Path(package).name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -52,7 +52,9 @@ def _caught(plant: Plant) -> str:
         environment = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
         command = ["-m", "pytest", "-q", "-x", *plant.tests] if plant.tests else ["-m", "tests.simulation", *_schedules(plant)]
         done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
-    return _by_test(plant, done) if plant.tests else _by_simulation(plant, done)
+    by = _by_test(plant, done) if plant.tests else _by_simulation(plant, done)
+    print(f"{plant.name} ({time.monotonic() - began:.0f} s): {by or 'NOT CAUGHT'}", file=sys.stderr, flush=True)
+    return by
 
 
 def _plant(plant: Plant, folder: Path) -> None:

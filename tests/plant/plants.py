@@ -33,7 +33,7 @@ PLANTS: Final = (
         '    where = " AND ".join(f"{name} = ?" for name in (*key',
         '    fence = None\n    where = " AND ".join(f"{name} = ?" for name in (*key',
     ),
-    Plant("normal-sync", f"{JOURNAL}/database.py", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"),
+    Plant("normal-sync", "core/tradeskill/sqlite.py", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"),
     Plant(
         "quote-sent-before-it-is-stored",
         f"{SELLER}/quoting.py",

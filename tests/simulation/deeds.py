@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tradeskill.errors import TradeskillError
 from tradeskill.testing.fakes import FakeWallet, Transfer
 from tradeskill.testing.fakes import _address as fake_address
+from tradeskill.testing.virtual_time import Crashed
 
 from .handles import WalletHandle
 from .life import Life
@@ -17,7 +18,7 @@ from .life import Life
 if TYPE_CHECKING:
     from .schedule import Play
 
-__all__ = ["DEEDS", "STRANGER", "collect", "pause"]
+__all__ = ["DEEDS", "STRANGER", "collect", "nod_off", "pause"]
 
 STRANGER: Final = fake_address("dev", "stranger", "main")
 
@@ -28,8 +29,17 @@ async def pause(play: Play, life: Life) -> None:
         return
     play.faults.count("process.paused")
     life.pause()
-    await asyncio.sleep(play.rng.choice((5.0, 65.0, 130.0)))
-    play.tell(f"{life.name} wakes")
+    play.asleep = life
+    await asyncio.sleep(play.rng.choice((5.0, 65.0, 130.0, 130.0)))
+    if play.asleep is life:
+        play.asleep = None
+        play.tell(f"{life.name} wakes")
+        life.wake()
+
+
+async def nod_off(life: Life) -> None:
+    life.pause()
+    await asyncio.sleep(10.0)
     life.wake()
 
 
@@ -103,7 +113,7 @@ async def _cancel(play: Play) -> None:
     if buyer is None or not life.alive:
         return
     play.faults.count("buyer.canceled")
-    with suppress(TradeskillError, asyncio.CancelledError):
+    with suppress(TradeskillError, asyncio.CancelledError, Crashed):
         await life.start(buyer.cancel(play.rng.choice(purchases)[0]))
 
 

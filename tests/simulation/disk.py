@@ -61,7 +61,7 @@ def _table(kind: str, prepare: Callable[[sqlite3.Connection], object]) -> Table:
     return Table(kind, connection)
 
 
-def journal_disk(faults: Faults, changed: Callable[[], None]) -> Disk:
+def journal_disk(faults: Faults, changed: Callable[[Life], None]) -> Disk:
     return Disk(_table("journal", lambda raw: Database(lambda: raw, VirtualWorld(), "dev")), faults, changed)
 
 
@@ -70,9 +70,9 @@ def market_table() -> Table:
 
 
 class Disk:
-    """One profile's: its journal and its results. `changed` is called after every commit."""
+    """One profile's: its journal and its results. `changed` is called after every commit, with who made it."""
 
-    def __init__(self, table: Table, faults: Faults, changed: Callable[[], None]) -> None:
+    def __init__(self, table: Table, faults: Faults, changed: Callable[[Life], None]) -> None:
         self.table, self.faults, self.changed = table, faults, changed
         self.blobs = MemoryBlobs()
         self._unsynced: list[dict[str, list[tuple[Any, ...]]]] = []  # the content before each commit that no sync has followed
@@ -149,7 +149,7 @@ class Connection:
         self._disk.committing(self._synced)
         done = self._raw.execute("COMMIT")
         self._writing = False
-        self._disk.changed()
+        self._disk.changed(self._life)
         if faults.strikes("disk.cut-after"):
             self._life.die()
             raise Crashed(self._life.name)

@@ -248,10 +248,16 @@ def i4_outcome(stage: Stage) -> Iterator[str]:
                 continue
             if state == "received" and states.get(job_id) != "delivered" and not _in_review(stage, job_id):
                 yield f"I4: purchase {purchase_id} is received, the seller's job {job_id} is {states.get(job_id)}"
-            if states.get(job_id) == "delivered" and state != "received" and not stage.doubtful and f"pay:{purchase_id}" in _sends(stage, buyer):
+            paid = f"pay:{purchase_id}" in _sends(stage, buyer)
+            if states.get(job_id) == "delivered" and state != "received" and paid and not stage.doubtful and _known(stage, job_id):
                 yield f"I4: job {job_id} is delivered, its purchase {purchase_id} is {state}"
             if state not in ("received", "refunded", "disputed", "failed", "abandoned", "canceled", "expired"):
                 yield f"I4: purchase {purchase_id} ({amount}) rests in {state}"
+
+
+def _known(stage: Stage, job_id: str) -> bool:
+    """Not where the market lost the job itself, being rolled back."""
+    return bool(_rows(stage.market, "SELECT 1 FROM jobs WHERE job_id = ?", (job_id,)))
 
 
 def _in_review(stage: Stage, job_id: str) -> bool:

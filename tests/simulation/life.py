@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from tradeskill.testing.virtual_time import Crashed, VirtualLoop, VirtualWorld
 
-__all__ = ["Life", "LifeWorld", "Owner", "SimLoop"]
+__all__ = ["Endless", "Life", "LifeWorld", "Owner", "SimLoop"]
 
 T = TypeVar("T")
+ROUNDS: Final = 300_000  # of the loop; a schedule needs some hundreds
 LIFE: contextvars.ContextVar[Life | None] = contextvars.ContextVar("life", default=None)
 
 
@@ -21,8 +22,22 @@ class Owner(Protocol):
     def at_label(self, life: Life, when: str, label: str) -> None: ...
 
 
+class Endless(RuntimeError):  # noqa: N818  # it names what happened
+    """Something goes round and round."""
+
+
 class SimLoop(VirtualLoop):
-    """Knows which life each task belongs to."""
+    """Knows which life each task belongs to, and when enough is enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rounds = 0
+
+    def advance(self, seconds: float) -> None:
+        super().advance(seconds)
+        self._rounds += 1
+        if self._rounds == ROUNDS:
+            raise Endless(f"{ROUNDS} rounds of the loop")
 
     def create_task(self, coro: Any, *, name: Any = None, context: contextvars.Context | None = None) -> asyncio.Task[Any]:
         task = super().create_task(coro, name=name, context=context)

@@ -9,7 +9,8 @@ import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from tradeskill.agreement import read_offer, sign_offer
 from tradeskill.allocation import Terms
@@ -32,7 +33,7 @@ from .disk import Connection, Disk, journal_disk, market_table
 from .faults import CRASHES, DEEDS, KINDS, Faults
 from .handles import BackendHandle, MarketHandle, Network, WalletHandle
 from .invariants import AT_REST, BuyerSide, SellerSide, Stage, buyer_committed, seller_committed, started
-from .life import Life, SimLoop
+from .life import Endless, Life, SimLoop
 
 __all__ = ["Outcome", "Play", "play"]
 
@@ -41,6 +42,18 @@ SELLER = Identity(b"seller's identity for simulations"[:32])
 BUYERS = (Identity(b"buyer 0's identity for simulation"[:32]), Identity(b"buyer 1's identity for simulation"[:32]))
 SECRETS = ("seller's identity for simulations"[:32], b"seller's identity for simulations"[:32].hex(), b"buyer 0's identity for simulation"[:32].hex())
 SCHEMA: dict[str, Any] = {"type": "object", "required": ["url"], "properties": {"url": {"type": "string"}}, "additionalProperties": False}
+PAUSES: Final = (  # where a worker falls asleep: mostly while it holds a job
+    "seller.lock",
+    "seller.start-intent",
+    "seller.backend-create",
+    "seller.backend-create",
+    "seller.finished",
+    "seller.collected",
+    "seller.receipt-signed",
+    "seller.heartbeat",
+    "seller.deliver-sent",
+    "",
+)
 REST_SECONDS = 6000.0  # more than any deadline of the flows
 CRASHES_AT_MOST = 6
 
@@ -104,7 +117,9 @@ def play(seed: int) -> Outcome:
     loop = SimLoop()
     loop.set_exception_handler(staged.stray)
     try:
-        run_virtual(staged.run(), 200_000.0, loop)
+        run_virtual(staged.run(), 100_000.0, loop)
+    except (TimeoutError, Endless) as error:
+        staged.wrong(f"I4: it never ends: {error!r}")
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
@@ -131,7 +146,9 @@ class Play:
         self.busy_deeds: set[asyncio.Task[Any]] = set()
         self.quoted = asyncio.Event()
         self.labels_seen = 0
-        self.pause_at = rng.randrange(4, 40) if "process.paused" in self.about else -1
+        self.sleeps = "process.paused" in self.about
+        self.pause_at = rng.choice(PAUSES)
+        self.asleep: Life | None = None
         self._draw(rng)
         self._countdown = rng.choice((0, 0, 0, 1, 2))
         self._stray_crashes = rng.choice((0.0, 0.0, 0.005, 0.02))
@@ -141,7 +158,7 @@ class Play:
     def _draw(self, rng: random.Random) -> None:
         label = self.target[1]
         self.pure = rng.random() < 0.6
-        self.workers = 2 if rng.random() < (0.6 if "process.paused" in self.about else 0.12) else 1
+        self.workers = 2 if rng.random() < (0.85 if "process.paused" in self.about else 0.12) else 1
         buyers = 2 if rng.random() < 0.15 else 1
         jobs = rng.choices((1, 2, 3, 4), (65, 20, 9, 6))[0]
         self.wishes = [(i % buyers, f"http://site/{i}") for i in range(max(jobs, buyers))]
@@ -174,7 +191,7 @@ class Play:
         sides = []
         for i, cap in enumerate(self.caps):
             side = BuyerSide(f"buyer{i}", BUYERS[i].key, None, cap)  # type: ignore[arg-type]  # its disk follows
-            disk = journal_disk(self.faults, lambda side=side: self._buyer_committed(side))  # type: ignore[misc]  # a defaulted lambda
+            disk = journal_disk(self.faults, partial(self._buyer_committed, side))
             side.raw = disk.table.raw
             self.buyer_disks.append(disk)
             sides.append(side)
@@ -219,11 +236,18 @@ class Play:
         if not isinstance(error, (Crashed, asyncio.CancelledError, StorageError, UnavailableError)):
             self.wrong(f"an exception was lost: {error!r} ({context.get('message')})")
 
-    def _seller_committed(self) -> None:
+    def _seller_committed(self, life: Life) -> None:
+        before = self.stage.seller.fence
         for text in seller_committed(self.stage):
             self.wrong(text)
+        asleep = self.asleep
+        if asleep is not None and asleep is not life and self.stage.seller.fence > before and self.rng.random() < 0.6:
+            self.asleep = None  # the other worker took a job over: the sleeper wakes right now, and this one nods off
+            self._deed(deeds.nod_off(life))
+            self.tell(f"{asleep.name} wakes")
+            asleep.wake()
 
-    def _buyer_committed(self, side: BuyerSide) -> None:
+    def _buyer_committed(self, side: BuyerSide, life: Life) -> None:
         for text in buyer_committed(self.stage, side):
             self.wrong(text)
 
@@ -239,8 +263,8 @@ class Play:
             return
         if label.startswith("seller.") and life.side != "seller":
             return
-        if self.labels_seen >= self.pause_at > 0 and (life.side == "seller" or self.rng.random() < 0.1):
-            self.pause_at = -1
+        if self.sleeps and (label == self.pause_at or self.labels_seen > 60) and self.rng.random() < 0.7:
+            self.sleeps = False
             self._deed(deeds.pause(self, life))
         if (when, label) == self.target:
             self._countdown -= 1
@@ -356,7 +380,7 @@ class Play:
         listing = Listing("extract", offer, run=("x",), backend="fake", pure=self.pure, trusted=True, limits=LIMITS, jobs=jobs, per_buyer=per_buyer)
         shop = Shop(
             identity=SELLER,
-            journal=Database(lambda: Connection(self.seller_disk, life), life.world, "dev"),  # type: ignore[arg-type,return-value]  # as much of it as is used
+            journal=Database(partial(one, Connection(self.seller_disk, life)), life.world, "dev"),  # type: ignore[arg-type,return-value]  # as much of it as is used
             blobs=self.seller_disk.blobs,
             market=market,
             wallets={"fake": wallet},
@@ -382,7 +406,7 @@ class Play:
         cap = self.caps[index]
         buyer = Buyer(
             identity=BUYERS[index],
-            journal=Database(lambda: Connection(self.buyer_disks[index], life), life.world, "dev"),  # type: ignore[arg-type,return-value]  # as above
+            journal=Database(partial(one, Connection(self.buyer_disks[index], life)), life.world, "dev"),  # type: ignore[arg-type,return-value]  # as above
             blobs=self.buyer_disks[index].blobs,
             market=market,
             wallets={"fake": wallet},
@@ -487,4 +511,9 @@ class Play:
         self.outcome.paid_jobs = paid[0]
 
 
-LIMITS = Limits(seconds=90.0)
+LIMITS: Final = Limits(seconds=90.0)
+
+
+def one(connection: Connection) -> Connection:
+    """A process's one connection, for whatever wants several."""
+    return connection
