@@ -63,7 +63,7 @@ def address(
 @app.command()
 @example("tradeskill wallet balance --json")
 def balance(as_json: AsJson = False, password_file: PasswordFile = None) -> None:
-    """Show what can be spent, and what is final but not collected yet."""
+    """Show what can be spent, and what is still to be collected."""
 
     async def act(wallet: NanoWallet) -> dict[str, Any]:
         found = await wallet.balance()
@@ -99,7 +99,7 @@ def send(
     password_file: PasswordFile = None,
     verbose: Verbose = False,
 ) -> None:
-    """Send money.
+    """Send money to an address.
 
     Interrupted? Repeat with the key that it printed: the same block is published again, never a second one.
     """

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from tradeskill.faces.cli.shell import example
+
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=False, add_completion=False, rich_markup_mode=None)
@@ -15,6 +17,7 @@ _RPC_PORT, _WS_PORT = 7076, 7078
 
 
 @app.callback(invoke_without_command=True)
+@example("tradeskill devnet", "tradeskill devnet --rpc-port 0 --ws-port 0 --json")
 def devnet(
     ctx: typer.Context,
     rpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for JSON-RPC; 0 takes any free one.")] = _RPC_PORT,
@@ -26,11 +29,9 @@ def devnet(
     control: Annotated[bool, typer.Option(help="Answer what a node answers only with enable_control, and devnet_faults.")] = True,
     json_: Annotated[bool, typer.Option("--json", help="Print the endpoints as one JSON object.")] = False,
 ) -> None:
-    """Run a dev ledger that behaves like a real Nano node, on this machine only, until interrupted.
+    """Run a dev ledger that behaves like a real Nano node.
 
-    Prints one line with its endpoints when it is ready.
-
-    Example: tradeskill devnet --rpc-port 7076 --ws-port 7078 --json
+    It answers on this machine only, until interrupted, and prints one line with its endpoints when it is ready.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -68,6 +69,7 @@ def devnet(
 
 
 @app.command()
+@example('tradeskill devnet fund nano_3e3j5tkog48pnny9dmfzj1r16pg8t1e76dz5tmac6iq689wyjfpiij4txtdo "5 XNO"')
 def fund(
     address: Annotated[str, typer.Argument(help="Who gets the money.")],
     amount: Annotated[str, typer.Argument(help='How much, with its unit: "5 XNO" or "1000 raw".')],
@@ -75,9 +77,9 @@ def fund(
     timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for the confirmation.")] = 60.0,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Send money from the dev genesis account, wait for its confirmation and print the send's hash.
+    """Send money out of the dev genesis account.
 
-    Example: tradeskill devnet fund nano_3e3j5tkog48pnny9dmfzj1r16pg8t1e76dz5tmac6iq689wyjfpiij4txtdo "5 XNO"
+    Waits for the confirmation, and prints the send's hash.
     """
     import asyncio
     import json

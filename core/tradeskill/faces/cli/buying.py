@@ -271,9 +271,9 @@ def receipt_show(
     with_result: Annotated[bool, typer.Option("--with-result", help="Put the result's bytes in as well.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print a received job's signed documents, as JSON that `receipt verify` reads.
+    """Print a received job's signed documents, as JSON.
 
-    They are the offer, the request, the quote and the receipt.
+    They are the offer, the request, the quote and the receipt; `receipt verify` reads them.
     """
 
     async def main() -> dict[str, Any]:

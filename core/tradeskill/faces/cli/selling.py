@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import csv
-import io
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,6 +47,8 @@ def sell(
 
 
 async def _sell(profile: Profile, idle: float | None, drain: bool, as_json: bool) -> dict[str, Any]:
+    import asyncio
+
     from tradeskill.earnings import earnings as summed
     from tradeskill.errors import ConfigError
 
@@ -88,6 +86,9 @@ async def _tell(profile: Profile) -> None:
 
 
 def _on_signals(seller: Seller, quiet: bool) -> None:
+    import asyncio
+    import signal
+
     asked: list[int] = []
 
     def handle(number: int) -> None:
@@ -187,9 +188,9 @@ def review_keep(payment: Payment, as_json: AsJson = False, password_file: Passwo
 @review.command("run")
 @example("tradeskill review run JOB_ID")
 def review_run(payment: Payment, as_json: AsJson = False, password_file: PasswordFile = None) -> None:
-    """Do the work (again): `tradeskill sell` then executes and delivers it.
+    """Do the work (again), and deliver it.
 
-    By this you say that what was interrupted half-way may be repeated. Only for a job that has not ended.
+    `tradeskill sell` executes it. By this you say that what was interrupted half-way may be repeated. Only for a job that has not ended.
     """
 
     async def main() -> Any:
@@ -208,9 +209,9 @@ def earnings(
     as_csv: Annotated[bool, typer.Option("--csv", help="One line an earning, as CSV on stdout.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what was earned, in total, today, in a range and by offer.
+    """Show what was earned, in total, today and by offer.
 
-    A payment counts when its job is delivered. Also shows the open invoices and the jobs by status.
+    A payment counts when its job is delivered. Also shows a range of days, the open invoices and the jobs by status.
     """
 
     async def main() -> tuple[dict[str, Any], list[Any]]:
@@ -224,11 +225,11 @@ def earnings(
 
     found, rows = run(main, as_json=as_json)
     if as_csv:
-        text = io.StringIO()
-        writer = csv.writer(text)
+        import csv
+
+        writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["at_ms", "job_id", "offer", "source", "amount", "unit", "payment_id"])
         writer.writerows([row.at, row.job_id, row.offer, row.source, str(row.amount), row.unit, row.payment_id] for row in rows)
-        sys.stdout.write(text.getvalue())
     elif as_json:
         show(found)
     else:
