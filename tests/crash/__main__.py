@@ -16,7 +16,7 @@ from tests.crash.walk import matrix, walk
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.crash")
     parser.add_argument("labels", nargs="*", help="only crash points that contain one of these, such as pay. or before:seller.lock")
-    parser.add_argument("--at-once", type=int, default=2, help="scenes in parallel")
+    parser.add_argument("--at-once", type=int, default=3, help="scenes in parallel")
     options = parser.parse_args()
     logging.basicConfig(level=logging.CRITICAL)  # outages are what this is about
     points = [point for point in matrix() if not options.labels or any(label in point for label in options.labels)]
