@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +18,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BENCH = ROOT / "tools" / "bench.py"
 TOGETHER = (("cli", "journal", "work", "ledger"), ("seller",), ("demo",))  # three programs at once: only the shape counts
+PATIENCE = 120.0
 
 SPREAD = {"median": float, "p95": float, "n": int}
 SHAPE: dict[str, dict[str, Any]] = {
@@ -70,26 +74,27 @@ def shape(value: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def found() -> Iterator[dict[str, Any]]:
-    """What three runs printed, in one. Each must print exactly one JSON object on stdout."""
+def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """What three runs printed, in one. Each must print exactly one JSON object on stdout. Files, not pipes: what a killed run started may hold a pipe open."""
+    folder = tmp_path_factory.mktemp("bench")
     programs = []
-    for sections in TOGETHER:
-        chosen = [word for section in sections for word in ("--only", section)]
-        programs.append(
-            subprocess.Popen([sys.executable, str(BENCH), "--size", "shape", *chosen], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
     together: dict[str, Any] = {}
     try:
-        for program in programs:
-            out, err = program.communicate(timeout=120)
-            assert program.returncode == 0, err
-            together.update(json.loads(out))
+        for number, sections in enumerate(TOGETHER):
+            chosen = [word for section in sections for word in ("--only", section)]
+            with (folder / f"{number}.out").open("wb") as out, (folder / f"{number}.err").open("wb") as err:
+                command = [sys.executable, str(BENCH), "--size", "shape", *chosen]
+                programs.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True))
+        for number, program in enumerate(programs):
+            code = program.wait(PATIENCE)
+            assert code == 0, (folder / f"{number}.err").read_text()
+            together.update(json.loads((folder / f"{number}.out").read_text()))
         yield together
     finally:
         for program in programs:
-            if program.poll() is None:
-                program.kill()
-                program.communicate()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+            program.wait(10)
 
 
 def test_every_section_has_its_figures(found: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""SKILL-SPEC.md, clause by clause: the shipped skills, small ones made to break a clause, and one trade by hand over a real ledger and market."""
+"""SKILL-SPEC.md, clause by clause: the shipped skills, small ones made to break a clause, and one trade by hand over a real ledger and market.
+
+One file on purpose: its tests and the clauses are compared both ways.
+"""
 
 from __future__ import annotations
 
