@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tradeskill.errors import NotFoundError, StateError
 from tradeskill.journal import PaymentRow, Transaction, selling
 from tradeskill.money import Amount, format_amount
-from tradeskill.seller.shop import ACTIVE
+from tradeskill.seller.shop import ACTIVE, execution_id
 
 if TYPE_CHECKING:
     from tradeskill.journal import Database
@@ -72,32 +72,37 @@ async def keep(profile: Profile, name: str) -> PaymentRow:
 
 
 async def rerun(profile: Profile, name: str) -> PaymentRow:
-    """Allocate it again and do the work (once more): the owner says that an interrupted execution may be repeated. Refused for ended jobs."""
+    """Allocate it again and do the work (once more): the owner says that an interrupted execution may be repeated.
+
+    The worker carries it out. StateError, and nothing changed, for a job that has ended or that somebody alive is working on.
+    """
+    from tradeskill.instance import is_dead
+
     row = _in_review(profile.journal, name)
-    job = profile.journal.read(lambda c: selling.fulfilment(c, row.job_id))
-    if job.state not in ACTIVE:
-        raise StateError(f"job {row.job_id} is {job.state}, and ended jobs stay as they are: use refund or keep")
     now = profile.world.now_ms()
 
     def settle(tx: Transaction) -> PaymentRow:
+        job = selling.fulfilment(tx, row.job_id)
+        if job.state not in ACTIVE:
+            raise StateError(f"job {row.job_id} is {job.state}, and ended jobs stay as they are: use refund or keep")
         for payment in selling.payments_of(tx, row.job_id):
             if payment.state == "review":
                 selling.move_payment(tx, payment, "allocate", now, note="run again by the owner")
+        if job.state == "started":
+            dead = (job.lease_owner,) if is_dead(job.lease_owner) else ()
+            held = selling.take(tx, row.job_id, "review", now, now, dead_owners=dead, market_fence=job.market_fence)
+            if held is None:
+                raise StateError(f"job {row.job_id} is held by a worker that may be at it: try again in a minute")
+            attempt = held.attempt + 1
+            selling.move_fulfilment(
+                tx, row.job_id, "retry", now, fence=held.fence, attempt=attempt, execution_id=execution_id(row.job_id, attempt), started_at=now
+            )
+            selling.record_start(tx, row.job_id, attempt, held.fence, now)
+        selling.let_go(tx, row.job_id)
+        selling.add_effect(tx, "fulfilment", row.job_id, "deliver" if job.state == "executed" else "execute", now)
         return selling.payment_by_key(tx, row.key)
 
-    moved = await profile.journal.write(settle)
-    if job.state == "started":
-        seller = await profile.seller()
-        held = await seller.executing.lease(row.job_id)
-        if held is None or isinstance(held, float):
-            raise StateError(f"job {row.job_id} cannot be locked now: another worker holds it; try again in a minute")
-        await seller.executing.retry(held)
-
-    def ask(tx: Transaction) -> None:
-        selling.add_effect(tx, "fulfilment", row.job_id, "execute", now)
-
-    await profile.journal.write(ask)
-    return moved
+    return await profile.journal.write(settle)
 
 
 def _in_review(journal: Database, name: str) -> PaymentRow:

@@ -35,6 +35,7 @@ __all__ = [
     "holding",
     "invoices_of",
     "keep_result",
+    "let_go",
     "look_later",
     "move_fulfilment",
     "move_payment",
@@ -151,13 +152,18 @@ def take(
         return None
     fence = next_fence(tx)
     changes: dict[str, Any] = {"new_fence": fence, "lease_owner": owner, "lease_until": until, "market_fence": market_fence}
-    if row.state == "started" and row.lease_owner != owner and row.lease_owner not in dead_owners:
+    if row.state == "started" and row.lease_owner not in ("", owner, *dead_owners):
         changes["contested"] = 1  # the former holder may only be asleep
     if row.state == "leased":
         row = move_fulfilment(tx, job_id, "lapse", now)
     if row.state == "paid":
         return move_fulfilment(tx, job_id, "lease", now, **changes)
     return move_fulfilment(tx, job_id, "take_over", now, **changes)
+
+
+def let_go(tx: Transaction, job_id: str) -> None:
+    """Give the lease back by its holder's own will: whoever wants it takes it at once, under a new fence."""
+    tx.execute("UPDATE fulfilments SET lease_owner = '', lease_until = 0 WHERE job_id = ? AND state IN ('leased', 'started')", (job_id,))
 
 
 def takeable(row: Fulfilment, owner: str, now: int, dead_owners: Iterable[str] = ()) -> bool:

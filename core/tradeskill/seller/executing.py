@@ -281,6 +281,7 @@ class Executing:
         def park(tx: Transaction) -> None:
             if selling.takeable(selling.fulfilment(tx, job_id), self._shop.owner, now, dead):
                 selling.hold_allocated(tx, job_id, note, now)
+                selling.let_go(tx, job_id)  # so that what the owner decides can be done at once
 
         await self._shop.journal.write(park)
 
