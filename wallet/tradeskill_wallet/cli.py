@@ -20,7 +20,7 @@ __all__ = ["app"]
 
 NO_WALLET: Final = "this profile has no nano wallet: add {plugin: nano, rpc: [URL]} to `wallets` in its config.yaml"
 SEED_FILE: Final = "seed.json"
-SWEEP_SECONDS: Final = 10.0  # how long `sweep` waits for confirmations; what takes longer is for the next `receive`
+PATIENCE: Final = 5.0  # seconds without news after which `sweep` and `restore` wait no longer
 
 app = group("The Nano wallet of this profile.", "tradeskill wallet balance", 'tradeskill wallet send nano_3... "0.5 XNO"')
 
@@ -133,23 +133,32 @@ def sweep(
     """Bring what paid invoices hold to one place."""
 
     async def act(wallet: NanoWallet) -> dict[str, Any]:
-        from tradeskill.world import World
-
         target = wallet.check_address(to) if to else None
         if target is not None and not yes:
             confirm(f"Send everything that paid invoices hold to {target}?", "wallet sweep", "the sweep")
-        world, balance = World(), await wallet.balance()
-        whole, made = balance.available.value + balance.incoming.value, await wallet.sweep(target)
+        balance = await wallet.balance()
+        made = await wallet.sweep(target)
         if target is not None:
             return {"blocks": made}
-        deadline = world.monotonic() + SWEEP_SECONDS
-        while balance.available.value < whole and world.monotonic() < deadline:
-            await world.sleep(0.2)  # what was swept is received once it is confirmed
-            made += await wallet.collect()
-            balance = await wallet.balance()
-        return {"blocks": made, "available": str(balance.available), "incoming": str(balance.incoming)}
+        return await _gathered(wallet, balance.available.value + balance.incoming.value, made)
 
     show_entry(_with_wallet(password_file, as_json, act), as_json)
+
+
+async def _gathered(wallet: NanoWallet, whole: int, made: int) -> dict[str, Any]:
+    """Wait a little for confirmations, receiving what was swept, until `whole` can be spent; what takes longer is for the next `receive`."""
+    from tradeskill.world import World
+
+    world, balance = World(), await wallet.balance()
+    deadline = world.monotonic() + PATIENCE
+    while balance.available.value < whole and world.monotonic() < deadline:
+        await world.sleep(0.2)
+        step, before = await wallet.collect(), balance
+        balance = await wallet.balance()
+        made += step
+        if step or balance != before:
+            deadline = world.monotonic() + PATIENCE
+    return {"blocks": made, "available": str(balance.available), "incoming": str(balance.incoming)}
 
 
 @app.command()
@@ -229,8 +238,8 @@ def restore(
             wallet = (await profile.wallets())["nano"]
             assert isinstance(wallet, NanoWallet)
             found = await wallet.restore(gap)
-            await wallet.collect()
-            return {"accounts_found": len(found), "address": await wallet.address(), "set_aside": aside}
+            gathered = await _gathered(wallet, sum(item.balance + item.receivable for item in found), await wallet.collect())
+            return {"accounts_found": len(found), "address": await wallet.address(), "set_aside": aside, **gathered}
 
     show_entry(run(main, as_json=as_json), as_json)
 
