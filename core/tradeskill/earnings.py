@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tradeskill.errors import UsageError
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from tradeskill.journal import Database
 
 __all__ = ["Earning", "day_range", "earnings", "read_earnings"]
+
+_OPEN = 2**62
+_DAY_MS = 86_400_000
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Earning:
     payment_id: str
 
 
-def read_earnings(connection: sqlite3.Connection, since: int = 0, until: int = 2**62) -> list[Earning]:
+def read_earnings(connection: sqlite3.Connection, since: int = 0, until: int = _OPEN) -> list[Earning]:
     """Oldest first, `since` <= at < `until` (ms)."""
     rows = connection.execute(
         "SELECT f.finished_at, f.updated_at, p.job_id, f.offer_name, f.state, p.state, p.amount, p.unit, p.payment_id, p.updated_at"
@@ -45,7 +50,7 @@ def read_earnings(connection: sqlite3.Connection, since: int = 0, until: int = 2
     return sorted(found, key=lambda earning: (earning.at, earning.payment_id))
 
 
-def earnings(journal: Database, now: int, since: int = 0, until: int = 2**62) -> dict[str, Any]:
+def earnings(journal: Database, now: int, since: int = 0, until: int = _OPEN) -> dict[str, Any]:
     """Totals by unit (digit strings), today (UTC), the range, by offer; open invoices; jobs by status."""
 
     def read(connection: sqlite3.Connection) -> dict[str, Any]:
@@ -76,15 +81,19 @@ def earnings(journal: Database, now: int, since: int = 0, until: int = 2**62) ->
 def day_range(since: str, until: str) -> tuple[int, int]:
     """`YYYY-MM-DD` days, UTC, both included, to milliseconds. "" is open."""
     first = 0 if not since else _day(since)
-    last = 2**62 if not until else int((datetime.fromtimestamp(_day(until) / 1000, UTC) + timedelta(days=1)).timestamp() * 1000)
+    last = _OPEN if not until else _day(until) + _DAY_MS
+    if last <= first:
+        raise UsageError(f"the range from {since} to {until} ends before it begins: exchange the days")
     return first, last
 
 
 def _day(text: str) -> int:
     try:
-        return int(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp() * 1000)
+        if _DATE.fullmatch(text) is None:
+            raise ValueError(text)
+        return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
     except ValueError as error:
-        raise UsageError(f"date {text!r} is not YYYY-MM-DD") from error
+        raise UsageError(f"date {text!r:.40} is not a day written as YYYY-MM-DD") from error
 
 
 def _sums(rows: list[Earning]) -> dict[str, str]:
