@@ -121,7 +121,7 @@ def find_skills(plugins: Plugins | None = None) -> list[Skill]:
             continue
         try:
             found.append(_read(report.name, plugins.require(report.name, "skill").skill_module()))
-        except (TradeskillError, ImportError) as error:
+        except TradeskillError as error:
             found.append(Skill(report.name, "", Path(), reason=str(error)))
     return sorted(found, key=lambda skill: skill.name)
 
@@ -164,7 +164,10 @@ def read_frontmatter(text: str, name: str) -> Mapping[str, Any]:
 
 
 def _read(name: str, module_name: str) -> Skill:
-    module = import_module(module_name)
+    try:
+        module = import_module(module_name)
+    except (Exception, SystemExit) as error:  # whatever a stranger's module raises
+        raise PluginError(f"skill {name}: {module_name} did not load: {type(error).__name__}: {' '.join(str(error).split())}") from error
     folder = Path(module.__file__ or "").parent
     try:
         head = read_frontmatter((folder / "SKILL.md").read_text(encoding="utf-8"), name)
