@@ -159,6 +159,14 @@ def test_with_json_the_same_answer_is_an_object_on_stdout(shelf: Shelf, name: st
     assert line == f"error: {done.json['error']['message']}"
 
 
+def test_every_code_that_answers_is_in_the_documented_table() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "errors.md").read_text("utf-8")
+    documented = {int(cells[2]) for line in page.splitlines() if line.startswith("| `") and (cells := line.split("|"))}
+    answered = {code for _, code, _ in WRONG.values()} | {case[2] for case in (*CONFIGS.values(), *ENVIRONMENTS.values())} | {7}
+    assert answered <= documented
+    assert {2, 3, 5, 6, 7, 8, 10} <= answered
+
+
 def test_nothing_was_bought_by_all_that(shelf: Shelf) -> None:
     assert shelf.buyer.json("jobs") == {"bought": [], "sold": []}
 

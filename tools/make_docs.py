@@ -109,7 +109,11 @@ def error_page() -> str:
             "# Errors and exit codes\n",
             NOTE,
             "Every command ends with 0 when it did what it was asked, else with the exit code of the error that it prints as one line on stderr.\n"
-            "A class means that the caller should do something else; 6 is the one to try again.\n",
+            "A class means that the caller should do something else; 6 is the one to try again.\n"
+            "With `--json` the same error is also an object on stdout: `{\"error\": {\"code\": …, \"message\": …, \"exit_code\": …}}`.\n",
+            "Two codes have no class of their own: 1, where a command did its part and the outcome is bad (`doctor` found something wrong,\n"
+            "a job of `demo` was not delivered, a job of `hire` failed after it was paid; what became of the money is said), and 130 after Ctrl-C\n"
+            "(nothing is lost: the same command goes on).\n",
             "```",
             inspect.cleandoc(tree),
             "```\n",
