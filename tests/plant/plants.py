@@ -56,8 +56,7 @@ PLANTS: Final = (
         "            execution = execution_id(row.job_id, row.fence)",
     ),
     Plant("impure-work-repeated", f"{SELLER}/executing.py", "if listing.pure and row.attempt <", "if row.attempt <"),
-    Plant("start-forgotten-too-early", f"{SELLER}/executing.py", "            if not row.contested:", "            if True:"),
-    Plant("start-unchecked", f"{SELLER}/executing.py", "                self._check_mine(row)\n", ""),
+    Plant("start-forgotten-too-early", f"{SELLER}/executing.py", "            if not row.contested:", "            if True:", first=3000),
     Plant("float-sum", f"{JOURNAL}/buying.py", "    value = total(tx, name) + by\n", "    value = int(float(total(tx, name)) + float(by))\n"),
     Plant("float-allocation", "core/tradeskill/allocation.py", "        missing -= used\n", "        missing = int(float(missing) - float(used))\n"),
     Plant("excess-forgotten", "core/tradeskill/allocation.py", "        if rest:\n", "        if rest < 0:\n"),
@@ -77,10 +76,12 @@ PLANTS: Final = (
     Plant(
         "a-lying-wallet-is-believed",
         f"{SELLER}/settling.py",
-        "        selling.allocate_found(tx, invoice, allocation, refund_to, now)\n",
-        '        if status.state == "paid" and row.state == "quoted" and allocation.event is None:\n'
-        '            allocation = type(allocation)("pay")\n'
-        "        selling.allocate_found(tx, invoice, allocation, refund_to, now)\n",
+        "invoice {invoice.invoice_id}\")\n    return status\n",
+        "invoice {invoice.invoice_id}\")\n"
+        '    if status.state == "paid" and not status.payments:\n'
+        "        from tradeskill.model import Payment\n"
+        '        return PaymentStatus("paid", (Payment(f"said of {invoice.invoice_id}", invoice.amount, 1),))\n'
+        "    return status\n",
     ),
     Plant(
         "a-claim-is-believed",

@@ -18,18 +18,13 @@ from .life import Life
 if TYPE_CHECKING:
     from .schedule import Play
 
-__all__ = ["DEEDS", "STRANGER", "collect", "nod_off", "pause"]
+__all__ = ["DEEDS", "STRANGER", "collect", "nod_off", "sleep"]
 
 STRANGER: Final = fake_address("dev", "stranger", "main")
 
 
-async def pause(play: Play, life: Life) -> None:
-    """SIGSTOP, and SIGCONT when its leases have lapsed."""
-    if not life.alive:
-        return
-    play.faults.count("process.paused")
-    life.pause()
-    play.asleep = life
+async def sleep(play: Play, life: Life) -> None:
+    """SIGCONT after a SIGSTOP, mostly when its leases have lapsed."""
     await asyncio.sleep(play.rng.choice((5.0, 65.0, 130.0, 130.0)))
     if play.asleep is life:
         play.asleep = None

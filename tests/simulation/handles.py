@@ -80,7 +80,7 @@ class MarketHandle:
         seen.append(job)
         if len(seen) > 1 and self._faults.strikes("market.stale"):
             return self._network.rng.choice(seen)
-        if self._faults.strikes("market.forged"):
+        if self._faults.strikes("market.forged") or (job.result is not None and self._faults.strikes("market.forged")):
             return _forged(job, self._network.rng)
         return job
 
@@ -145,14 +145,13 @@ class MarketHandle:
 
 def _forged(job: Job, rng: random.Random) -> Job:
     """One thing in it is not what its signer signed."""
+    if job.result is not None and rng.random() < 0.7:
+        return rng.choice((replace(job, result=Result(b"not the result", job.result.media_type)), replace(job, receipt=None)))
     forgeries: list[Job] = [replace(job, request=_altered(job.request, input={"url": "http://evil/"}))]
     if job.quote is not None:
         stranger = {**job.quote.body["invoices"][0], "address": rng.choice(_ADDRESSES)}  # type: ignore[dict-item,index,call-overload]
         forgeries.append(replace(job, quote=_altered(job.quote, invoices=[stranger])))
         forgeries.append(replace(job, quote=replace(job.quote, signature="00" * 64)))
-    if job.result is not None:
-        forgeries.append(replace(job, result=Result(b"not the result", job.result.media_type)))
-        forgeries.append(replace(job, receipt=None))
     return rng.choice(forgeries)
 
 

@@ -265,7 +265,10 @@ class Play:
             return
         if self.sleeps and (label == self.pause_at or self.labels_seen > 60) and self.rng.random() < 0.7:
             self.sleeps = False
-            self._deed(deeds.pause(self, life))
+            self.asleep = life
+            self.faults.count("process.paused")
+            life.pause()
+            self._deed(deeds.sleep(self, life))
         if (when, label) == self.target:
             self._countdown -= 1
             if self._countdown == -1:
