@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Protocol
 
@@ -32,14 +33,13 @@ class FileBlobs:
         target = self._folder / sha256
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if target.exists():
-                return sha256
-            temporary = self._folder / f".{sha256}.{os.getpid()}"
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(target)
+            if not target.exists():
+                temporary = self._folder / f".{sha256}.{os.getpid()}.{threading.get_ident()}"  # two jobs may end with the same bytes at once
+                with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.rename(target)
             folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(folder)
