@@ -57,7 +57,7 @@ def interpose(wallet: NanoWallet, change: Callable[[str, dict[str, Any], Any], A
             raise answer
         return answer
 
-    wallet._nodes.call = between  # type: ignore[method-assign]
+    wallet._nodes.call = between  # type: ignore[method-assign]  # the one call that goes wrong
 
 
 def refusal(text: str, times: int = 1) -> Callable[[str, dict[str, Any], Any], Any]:
@@ -161,7 +161,7 @@ def test_work_computed_ahead_is_used_for_the_next_block(tmp_path: Path, monkeypa
         assert head is not None
         ahead = wallet._store.rows.work(head.block.hash)
         assert ahead is not None
-        wallet._work.quick = lambda root, threshold: None  # type: ignore[method-assign]
+        wallet._work.quick = lambda root, threshold: None  # type: ignore[method-assign]  # the one call that goes wrong
         row = await wallet._chain.send("send", "send:1", [main], TO, 10)
         assert row.block.work == ahead
         assert wallet._store.rows.work(head.block.hash) is None

@@ -386,10 +386,10 @@ def test_a_node_far_behind_its_peers_cannot_say_unpaid(tmp_path: Path) -> None:
             answer = await call(action, **params)
             return {**answer, "cemented_count": "5000"} if action == "telemetry" else answer
 
-        node.call = behind  # type: ignore[method-assign]
+        node.call = behind  # type: ignore[method-assign]  # the one call that goes wrong
         status = await seller.settle(invoice, None)
         assert (status.state, "lags" in status.detail) == ("unknown", True)
-        node.call = call  # type: ignore[method-assign]
+        node.call = call  # type: ignore[method-assign]  # the one call that goes wrong
         assert (await seller.settle(invoice, None)).state == "none"
 
     run(tmp_path, body)
@@ -596,7 +596,7 @@ def test_every_block_says_its_subtype(tmp_path: Path) -> None:
                 said.append(params.get("subtype"))
             return await call(action, **params)
 
-        wallet._nodes.call = listen  # type: ignore[method-assign]
+        wallet._nodes.call = listen  # type: ignore[method-assign]  # the one call that goes wrong
         invoice = await bill(bench, wallet)
         await bench.node.fund(invoice.address, 1000)
         await wallet.settle(invoice, None)
@@ -676,7 +676,7 @@ def test_a_seed_alone_brings_back_the_money_and_never_an_old_address(tmp_path: P
         await bench.node.fund(old[1].address, 30)  # waiting
         await bench.node.fund(old[3].address, 1000)  # received, not swept
         await lost.settle(old[3], None)
-        await lost._purse.receive_known(lost._store.rows.account(decode_address(old[3].address)))  # type: ignore[arg-type]
+        await lost._purse.receive_known(lost._store.rows.account(decode_address(old[3].address)))  # type: ignore[arg-type]  # the account is there
         bench.node.confirm()
         await lost.close()
 

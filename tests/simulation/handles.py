@@ -149,7 +149,7 @@ def _forged(job: Job, rng: random.Random) -> Job:
         return rng.choice((replace(job, result=Result(b"not the result", job.result.media_type)), replace(job, receipt=None)))
     forgeries: list[Job] = [replace(job, request=_altered(job.request, input={"url": "http://evil/"}))]
     if job.quote is not None:
-        stranger = {**job.quote.body["invoices"][0], "address": rng.choice(_ADDRESSES)}  # type: ignore[dict-item,index,call-overload]
+        stranger = {**job.quote.body["invoices"][0], "address": rng.choice(_ADDRESSES)}  # type: ignore[dict-item,index,call-overload]  # a JSON body of our own shape
         forgeries.append(replace(job, quote=_altered(job.quote, invoices=[stranger])))
         forgeries.append(replace(job, quote=replace(job.quote, signature="00" * 64)))
     return rng.choice(forgeries)

@@ -94,7 +94,7 @@ PUBLISHED: Final = _BLOCK + "WHERE state = 'published' ORDER BY rowid LIMIT ?"
 LAST_CONFIRMED: Final = _BLOCK + "WHERE state = 'confirmed' ORDER BY rowid DESC LIMIT 1"
 QUEUE: Final = "SELECT count(*) FROM block WHERE account = ? AND state IN ('signed', 'published')"
 ABANDONED: Final = (  # constants only
-    _BLOCK + "AS b WHERE account = ? AND state = 'dead' AND kind NOT IN ('receive', 'sweep', 'ledger')"  # noqa: S608
+    _BLOCK + "AS b WHERE account = ? AND state = 'dead' AND kind NOT IN ('receive', 'sweep', 'ledger')"  # noqa: S608  # a constant of this module
     " AND NOT EXISTS (SELECT 1 FROM block WHERE purpose = b.purpose AND state <> 'dead') ORDER BY height"
 )
 RECEIVES: Final = _BLOCK + "WHERE account = ? AND subtype = 'receive' AND state <> 'dead' ORDER BY height"

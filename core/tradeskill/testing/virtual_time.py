@@ -20,7 +20,7 @@ class Deadlock(RuntimeError):  # noqa: N818  # it names what happened
     """Every task waits and no timer is left."""
 
 
-class Crashed(BaseException):  # noqa: N818  # it names what happened; not an Exception, so that no handler of the flows survives it
+class Crashed(BaseException):  # it names what happened; not an Exception, so that no handler of the flows survives it
     """The process died here. Whatever was not committed is gone."""
 
 
