@@ -8,9 +8,11 @@ from contextlib import suppress
 import pytest
 
 from tests.rig import PRICE, Rig, running
+from tradeskill.contracts import Limits, Task
 from tradeskill.errors import NotFoundError
 from tradeskill.seller import SellerSettings
 from tradeskill.signing import digest
+from tradeskill.testing.fake_backend import FakeBackend, Plan
 from tradeskill.testing.virtual_time import run_virtual
 
 
@@ -54,6 +56,27 @@ def test_a_delivered_result_is_kept_for_its_time_and_then_dropped() -> None:
         with pytest.raises(NotFoundError):
             rig.seller_disk.blobs.get(sha256)
         assert digest(buyer.result(purchase)) == sha256
+        await buyer.close()
+        await _stop(work)
+
+    run_virtual(main())
+
+
+def test_an_execution_that_was_left_behind_is_removed_and_one_that_works_is_not() -> None:
+    async def main() -> None:
+        rig = Rig(plan=lambda execution, task: Plan(seconds=30))
+        backend = FakeBackend(rig.machine, rig.world, rig.seller_identity.key)
+        await backend.open()
+        work = await running(await rig.seller())
+        buyer = await rig.buyer()
+        purchase = await rig.hire(buyer, until=("waiting",))
+        await rig.world.sleep(5)
+        await backend.start("left-behind", Task(("x",), b"{}", trusted=True, details={"owner": rig.seller_identity.key}), Limits())
+        await _stop(work)
+        work = await running(await rig.seller())
+        await rig.world.sleep(5)
+        assert list(await backend.list(rig.seller_identity.key)) == [row.execution_id for row in rig.fulfilments()]
+        assert (await buyer.drive(purchase.purchase_id)).state == "received"
         await buyer.close()
         await _stop(work)
 

@@ -361,6 +361,17 @@ class Executing:
             if await self._shop.journal.write(partial(selling.forget_result, sha256=sha256, now=now)):
                 await self._shop.world.offload(partial(self._shop.blobs.drop, sha256))
 
+    async def remove_leftovers(self) -> None:
+        """Executions of ended jobs that nobody removed, as when a worker slept while another took its job over."""
+        for backend in self._shop.backends.values():
+            listed = await backend.list(self._shop.identity.key)
+            rows = self._shop.journal.read(partial(selling.fulfilments, states=ACTIVE, limit=100_000))  # read after the list: a start is committed first
+            live = {execution_id(row.job_id, attempt) for row in rows for attempt in range(1, row.attempt + 1)}
+            for execution in listed:
+                if execution not in live:
+                    await backend.stop(execution)
+                    await backend.remove(execution)
+
     async def _remove_executions(self, row: Fulfilment) -> None:
         listing = self._shop.listings.get(row.offer_name)
         backend = None if listing is None or not listing.run else self._shop.backends.get(listing.backend)

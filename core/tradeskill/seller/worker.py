@@ -63,7 +63,7 @@ class Seller:
         self._tasks.loop("market hints", self._follow_hints)
         self._tasks.loop("effects", self._run_effects)
         self._tasks.loop("payments", self._poll_payments)
-        self._tasks.loop("old results", self._drop_old_results)
+        self._tasks.loop("housekeeping", self._keep_house)
         for rail, wallet in self._shop.wallets.items():
             self._tasks.loop(f"wallet {rail}", partial(self._follow_wallet, wallet))
         await self._tasks.until(partial(self._asked_again, idle_seconds))
@@ -237,9 +237,11 @@ class Seller:
     def _settle_soon(self, job_id: str) -> None:
         self._tasks.spawn(f"settle {job_id}", partial(self._settle, job_id))
 
-    async def _drop_old_results(self) -> None:
+    async def _keep_house(self) -> None:
+        """Every hour: results whose time is over, and executions that were left behind."""
         while True:
             await self.executing.drop_old_results()
+            await self.executing.remove_leftovers()
             await self._shop.world.sleep(3600.0)
 
     async def _settle(self, job_id: str) -> None:
