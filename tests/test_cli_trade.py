@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli_stage import SHOUT, Home, Stage, Worker
+from tests.cli_stage import PATIENCE, SHOUT, Home, Stage, Worker
 
 PRICE = 10**27
 HELLO = ("--input", '{"text": "hello"}')
@@ -40,17 +43,17 @@ class Day:
 @pytest.fixture(scope="module")
 def day(stage: Stage) -> Iterator[Day]:
     seller, buyer = stage.profile("seller"), stage.funded("buyer")
-    with seller.selling(stage.config("seller-offers", [SHOUT])) as worker:
+    with seller.selling(stage.config("seller-offers", [{**SHOUT, "title": "Shouting aloud", "tags": ["aloud"]}])) as worker:
         bought = buyer.process("hire", "shout", *HELLO, "--yes", "--max", "0.01 XNO", "--json").ok().json
         yield Day(stage, seller, buyer, worker, bought)
 
 
 def test_an_offer_is_found_by_its_name_title_tag_id_and_the_beginning_of_it(day: Day) -> None:
-    (offer,) = day.buyer.json("offers")
-    assert (offer["title"], offer["price"], offer["signature_valid"]) == ("Shouting", "0.001 XNO", True)
+    (offer,) = [offer for offer in day.buyer.json("offers") if offer["seller"] == day.worker.ready["seller"]]
+    assert (offer["title"], offer["price"], offer["signature_valid"]) == ("Shouting aloud", "0.001 XNO", True)
     assert offer["offer_id"] == day.worker.ready["offers"]["shout"]
     assert day.buyer.json("offers", "nothing like it") == []
-    known = {day.buyer.json("hire", name, *HELLO, "--yes")["purchase_id"] for name in ("Shouting", "text", offer["offer_id"], offer["offer_id"][:8])}
+    known = {day.buyer.json("hire", name, *HELLO, "--yes")["purchase_id"] for name in ("Shouting aloud", "aloud", offer["offer_id"], offer["offer_id"][:8])}
     assert known == {day.bought["purchase_id"]}
 
 
@@ -97,6 +100,25 @@ def test_without_a_terminal_and_without_yes_nothing_is_even_requested(day: Day) 
     assert "0.001 XNO" in refused.err
     assert day.seller.json("identity", "show")["key"][:16] in refused.err
     assert day.buyer.json("jobs")["bought"] == before
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n", 5), ("", 5), ("y", 0)])
+def test_at_a_terminal_price_seller_and_cap_are_shown_and_only_a_yes_pays(day: Day, answer: str, code: int) -> None:
+    keyboard, terminal = os.openpty()
+    wish = [sys.executable, "-m", "tradeskill", "hire", "shout", "--input", '{"text": "asked"}', "--max", "0.5 XNO"]
+    process = subprocess.Popen(wish, env=day.buyer.environment, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        os.write(keyboard, f"{answer}\n".encode())
+        out, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        os.close(keyboard)
+        os.close(terminal)
+    assert process.returncode == code, err
+    assert [word for word in ("Shouting", day.worker.ready["seller"][:16], "0.001 XNO", "cap 0.5 XNO", "Pay for this job?") if word not in err] == []
+    assert out == ("ASKED\n" if code == 0 else "")
+    if code:
+        assert "no money moved" in err
 
 
 def test_a_cap_below_the_price_stops_before_anything_and_a_higher_one_buys(day: Day) -> None:

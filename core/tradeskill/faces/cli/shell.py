@@ -146,7 +146,9 @@ def confirm(question: str, again: str, what: str) -> None:
 
     if not sys.stdin.isatty():
         raise RefusedError(f"nobody is there to confirm {what}: repeat `{again}` with --yes; no money moved")
-    if not typer.confirm(question, err=True):
+    sys.stderr.write(f"{question} [y/N]: ")  # typer's own puts a part of the question on stdout, which is for data
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise RefusedError("not confirmed; no money moved")
 
 
