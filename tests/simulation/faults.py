@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from tradeskill.world import LABELS
 
-__all__ = ["CRASHES", "KINDS", "Faults"]
+__all__ = ["CRASHES", "KINDS", "ONCE", "Faults"]
 
 # Struck inside a call, whenever one is made that could suffer it.
 CALLS: Final = (
@@ -61,6 +61,21 @@ DEEDS: Final = (
     "clock.jumped",
 )
 KINDS: Final = (*CALLS, *DEEDS)
+ONCE: Final = (  # of the calls, those that a job makes once or twice
+    "wallet.unreached",
+    "wallet.answer-lost",
+    "wallet.answer-raised",
+    "wallet.dropped",
+    "wallet.repeated",
+    "wallet.hint-lost",
+    "wallet.hint-doubled",
+    "backend.answer-lost",
+    "backend.refused",
+    "backend.failed",
+    "backend.lost",
+    "backend.never",
+    "ledger.rolled-back",
+)
 CRASHES: Final = tuple((when, label) for label in LABELS for when in ("before", "after"))
 STRIKES: Final = 3  # of one kind in one schedule
 
@@ -68,12 +83,10 @@ STRIKES: Final = 3  # of one kind in one schedule
 class Faults:
     """Which kinds are about in this schedule. `stop` ends all of them for good."""
 
-    def __init__(self, rng: random.Random, target: str, tell: Callable[[str], None]) -> None:
-        self._rng, self._tell = rng, tell
+    def __init__(self, rng: random.Random, chances: Mapping[str, float], tell: Callable[[str], None]) -> None:
+        """`chances`: kind -> how likely it strikes where it can."""
+        self._rng, self._chances, self._tell = rng, chances, tell
         self.counts: Counter[str] = Counter()
-        self._chances = dict.fromkeys(rng.sample(KINDS, rng.choice((0, 1, 2, 3, 4))), 0.05)
-        self._chances[target] = 0.3
-        self.about = frozenset(self._chances)
         self.stopped = False
 
     def strikes(self, kind: str) -> bool:

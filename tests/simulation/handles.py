@@ -33,6 +33,7 @@ class Network:
         self.rng, self.faults = rng, faults
         self.steps = 0
         self.market_down_until = 0.0
+        self.offer_is_up = asyncio.Event()
         self.shown: dict[str, list[Job]] = {}
 
     async def delay(self) -> None:
@@ -91,7 +92,9 @@ class MarketHandle:
         await self._market.close()
 
     async def publish(self, document: SignedDocument) -> Offer:
-        return await self._call(lambda: self._market.publish(document), writes=True)
+        offer = await self._call(lambda: self._market.publish(document), writes=True)
+        self._network.offer_is_up.set()
+        return offer
 
     async def withdraw(self, offer_id: str) -> None:
         await self._call(lambda: self._market.withdraw(offer_id), writes=True)

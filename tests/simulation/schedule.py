@@ -8,19 +8,19 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 from tradeskill.agreement import read_offer, sign_offer
-from tradeskill.allocation import Terms
 from tradeskill.buyer import Buyer, BuyerSettings
 from tradeskill.contracts import Limits, Task
 from tradeskill.errors import StorageError, UnavailableError
 from tradeskill.journal import Database
 from tradeskill.money import Amount
 from tradeskill.policy import Caps
-from tradeskill.seller import Listing, Seller, SellerSettings, Shop
+from tradeskill.seller import Listing, Seller, Shop
 from tradeskill.signing import Identity
 from tradeskill.testing.fake_backend import FakeMachine, Plan
 from tradeskill.testing.fakes import FakeLedger, FakeWallet
@@ -30,30 +30,18 @@ from tradeskill_plugins.market.store import Store
 
 from . import deeds
 from .disk import Connection, Disk, journal_disk, market_table
-from .faults import CRASHES, DEEDS, KINDS, Faults
+from .faults import DEEDS, Faults
 from .handles import BackendHandle, MarketHandle, Network, WalletHandle
 from .invariants import AT_REST, BuyerSide, SellerSide, Stage, buyer_committed, seller_committed, started
 from .life import Endless, Life, SimLoop
+from .scenario import PRICE, Scenario, drawn
 
-__all__ = ["Outcome", "Play", "play"]
+__all__ = ["Outcome", "Play", "play", "played"]
 
-PRICE = Amount(10**27 + 7, "raw")  # no float holds it
 SELLER = Identity(b"seller's identity for simulations"[:32])
 BUYERS = (Identity(b"buyer 0's identity for simulation"[:32]), Identity(b"buyer 1's identity for simulation"[:32]))
 SECRETS = ("seller's identity for simulations"[:32], b"seller's identity for simulations"[:32].hex(), b"buyer 0's identity for simulation"[:32].hex())
 SCHEMA: dict[str, Any] = {"type": "object", "required": ["url"], "properties": {"url": {"type": "string"}}, "additionalProperties": False}
-PAUSES: Final = (  # where a worker falls asleep: mostly while it holds a job
-    "seller.lock",
-    "seller.start-intent",
-    "seller.backend-create",
-    "seller.backend-create",
-    "seller.finished",
-    "seller.collected",
-    "seller.receipt-signed",
-    "seller.heartbeat",
-    "seller.deliver-sent",
-    "",
-)
 REST_SECONDS = 6000.0  # more than any deadline of the flows
 CRASHES_AT_MOST = 6
 
@@ -106,9 +94,12 @@ class _Records(logging.Handler):
         return True
 
 
-def play(seed: int) -> Outcome:
-    """One whole schedule. Nothing but the seed decides what happens."""
-    staged = Play(seed)
+def play(seed: int, scenario: Scenario | None = None) -> Outcome:
+    """One whole schedule. Nothing but the seed (and the scenario, where a test writes one) decides what happens."""
+    return played(Play(seed, scenario))
+
+
+def played(staged: Play) -> Outcome:
     handler, logger = _Records(staged.logged), logging.getLogger("tradeskill")
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
@@ -129,14 +120,12 @@ def play(seed: int) -> Outcome:
 
 
 class Play:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, scenario: Scenario | None = None) -> None:
         self.outcome = Outcome(seed)
-        self.rng = rng = random.Random(seed)
-        kind = KINDS[seed % len(KINDS)]
-        self.target = CRASHES[seed % len(CRASHES)]
-        self.faults = Faults(rng, kind, self.tell)
-        self.about = self.faults.about
-        self.network = Network(rng, self.faults)
+        self.rng = random.Random(seed)
+        self.scenario = scenario or drawn(seed, self.rng)
+        self.faults = Faults(self.rng, self.scenario.faults, self.tell)
+        self.network = Network(self.rng, self.faults)
         self.lives: dict[str, Life] = {}
         self.sellers: dict[str, Seller] = {}
         self.buyers: dict[str, Buyer] = {}
@@ -145,57 +134,33 @@ class Play:
         self.texts: list[str] = []
         self.busy_deeds: set[asyncio.Task[Any]] = set()
         self.quoted = asyncio.Event()
-        self.labels_seen = 0
-        self.sleeps = "process.paused" in self.about
-        self.pause_at = rng.choice(PAUSES)
         self.asleep: Life | None = None
-        self._draw(rng)
-        self._countdown = rng.choice((0, 0, 0, 1, 2))
-        self._stray_crashes = rng.choice((0.0, 0.0, 0.005, 0.02))
+        self._labels_seen = 0
+        self._sleeps = "process.paused" in self.scenario.faults
+        self._countdown = self.scenario.crash_countdown
         self._crashed = 0
+        self._failing = self.scenario.work == "failed"
         self._open()
-
-    def _draw(self, rng: random.Random) -> None:
-        label = self.target[1]
-        self.pure = rng.random() < 0.6
-        self.workers = 2 if rng.random() < (0.85 if "process.paused" in self.about else 0.12) else 1
-        buyers = 2 if rng.random() < 0.15 else 1
-        jobs = rng.choices((1, 2, 3, 4), (65, 20, 9, 6))[0]
-        self.wishes = [(i % buyers, f"http://site/{i}") for i in range(max(jobs, buyers))]
-        self.caps = [rng.choice((None, None, None, PRICE.value, 3 * PRICE.value - 1)) for _ in range(buyers)]
-        self.confirm_after = rng.choice((0.15, 0.15, 0.5, 3.0))
-        self.long_work = label == "seller.heartbeat" or rng.random() < 0.1
-        self.failing = label.startswith("refund") or "backend.failed" in self.about
-        self.collects = label.startswith(("sweep", "receive")) or rng.random() < 0.1
-        self.settings = SellerSettings(
-            quote_ttl_ms=300_000,
-            terms=Terms(late=rng.choice(("run", "refund")), surplus=rng.choice(("keep", "refund")), refund_minimum=rng.choice((1, 1, 50))),
-            uncertain=rng.choice(("refund", "review")),
-            poll_seconds=rng.choice((5.0, 15.0)),
-            heartbeat_seconds=5.0 if self.long_work else 20.0,
-        )
-        self.capacity = rng.choice(((100, 100), (100, 100), (100, 100), (2, 1)))
-        self.faults_until = rng.choice((3.0, 20.0, 100.0, 400.0))
-        self.gone_at = rng.choice(("accepted", "accepted", "paid")) if "buyer.gone" in self.about else ""
 
     def _open(self) -> None:
         market_world = VirtualWorld(self.outcome.seed + 1)
         self.market_world = market_world
         self.market_table = market_table()
         self.store = Store(lambda: self.market_table.raw, market_world, "dev")
-        self.ledger = FakeLedger(market_world.now_ms, "dev", self.confirm_after)
+        self.ledger = FakeLedger(market_world.now_ms, "dev", self.scenario.confirm_after)
         self.ledger.listen(self._maybe_rolled_back)
         self.machine = FakeMachine(self._plan)
         self.seller_disk = journal_disk(self.faults, self._seller_committed)
         self.buyer_disks: list[Disk] = []
         sides = []
-        for i, cap in enumerate(self.caps):
+        for i, cap in enumerate(self.scenario.caps):
             side = BuyerSide(f"buyer{i}", BUYERS[i].key, None, cap)  # type: ignore[arg-type]  # its disk follows
             disk = journal_disk(self.faults, partial(self._buyer_committed, side))
             side.raw = disk.table.raw
             self.buyer_disks.append(disk)
             sides.append(side)
-        self.stage = Stage(self.ledger, self.machine, self.market_table.raw, SellerSide(self.seller_disk.table.raw), sides, self.pure, SECRETS, self.texts)
+        seller = SellerSide(self.seller_disk.table.raw)
+        self.stage = Stage(self.ledger, self.machine, self.market_table.raw, seller, sides, self.scenario.pure, SECRETS, self.texts)
 
     def release(self) -> None:
         for table in (self.market_table, self.seller_disk.table, *(disk.table for disk in self.buyer_disks)):
@@ -255,7 +220,7 @@ class Play:
 
     def at_label(self, life: Life, when: str, label: str) -> None:
         self.network.steps += 1
-        self.labels_seen += 1
+        self._labels_seen += 1
         self.tell(f"{life.name} {when} {label}")
         if when == "after" and label == "seller.quote-stored":
             self.quoted.set()
@@ -263,17 +228,19 @@ class Play:
             return
         if label.startswith("seller.") and life.side != "seller":
             return
-        if self.sleeps and (label == self.pause_at or self.labels_seen > 60) and self.rng.random() < 0.7:
-            self.sleeps = False
+        scenario = self.scenario
+        if self._sleeps and (label == scenario.pause_at or self._labels_seen > 60) and self.rng.random() < 0.7:
+            self._sleeps = False
             self.asleep = life
             self.faults.count("process.paused")
             life.pause()
             self._deed(deeds.sleep(self, life))
-        if (when, label) == self.target:
+        if (when, label) == scenario.crash:
             self._countdown -= 1
             if self._countdown == -1:
                 self._crash(life, label)
-        if self._stray_crashes and self.rng.random() < self._stray_crashes:
+        stray = scenario.again if self._crashed and scenario.again else scenario.stray_crashes
+        if stray and self.rng.random() < stray:
             self._crash(life, label)
 
     def _crash(self, life: Life, label: str) -> None:
@@ -288,9 +255,10 @@ class Play:
     def _plan(self, execution_id: str, task: Task) -> Plan:
         for text in started(self.stage, execution_id, str((task.details or {})["job_id"])):
             self.wrong(text)
-        seconds = self.rng.choice((7.0, 12.0, 70.0)) if self.long_work else self.rng.choice((0.0, 0.0, 0.2, 3.0))
+        seconds = self.rng.choice(self.scenario.work_seconds)
         struck = self.faults.any_of("backend.", ("refused", "answer-lost", "failed", "lost", "never"))
-        if self.failing and self.target[1].startswith("refund") and not self.faults.stopped and self.faults.counts["backend.failed"] == 0:
+        if self._failing and not self.faults.stopped:
+            self._failing = False
             self.faults.count("backend.failed")
             struck = "failed"
         if struck == "refused":
@@ -305,12 +273,14 @@ class Play:
 
     async def run(self) -> None:
         self._fund()
-        roles = [asyncio.create_task(self.keep(f"seller-{i}", self._sell, forever=True)) for i in range(self.workers)]
+        roles = [asyncio.create_task(self.keep(f"seller-{i}", self._sell, forever=True)) for i in range(self.scenario.workers)]
+        with suppress(TimeoutError):  # a buyer found the offer first; only long outages make it come too early
+            await asyncio.wait_for(self.network.offer_is_up.wait(), 60.0)
         buying = [asyncio.create_task(self.keep(f"buyer-{i}", self.buy)) for i in range(len(self.buyer_disks))]
         for name in DEEDS:
-            if name in self.about:
+            if name in self.scenario.faults:
                 self._deed(deeds.DEEDS[name](self))
-        if self.collects:
+        if self.scenario.collects:
             self._deed(deeds.collect(self))
         end = asyncio.create_task(self._end_faults())
         await asyncio.wait(buying)
@@ -364,7 +334,7 @@ class Play:
                     self.wrong(f"{role} died of {error!r}")
                     return
                 self.tell(f"{life.name} ends: {error}")
-            await asyncio.sleep(0.5 if self.faults.stopped else self.rng.choice((0.0, 0.5, 5.0, 70.0)))
+            await asyncio.sleep(0.5 if self.faults.stopped else self.rng.choice(self.scenario.restarts))
 
     def born(self, role: str, number: int) -> Life:
         side = role.split("-")[0]
@@ -378,9 +348,9 @@ class Play:
         market = MarketHandle(EmbeddedMarket(self.store, SELLER, self.market_world), life, self.network)
         await FakeWallet.open(wallet)
         await market.open()
-        offer = OFFERS[self.pure]
-        jobs, per_buyer = self.capacity
-        listing = Listing("extract", offer, run=("x",), backend="fake", pure=self.pure, trusted=True, limits=LIMITS, jobs=jobs, per_buyer=per_buyer)
+        offer = OFFERS[self.scenario.pure]
+        jobs, per_buyer = self.scenario.capacity
+        listing = Listing("extract", offer, run=("x",), backend="fake", pure=self.scenario.pure, trusted=True, limits=LIMITS, jobs=jobs, per_buyer=per_buyer)
         shop = Shop(
             identity=SELLER,
             journal=Database(partial(one, Connection(self.seller_disk, life)), life.world, "dev"),  # type: ignore[arg-type,return-value]  # as much of it as is used
@@ -389,7 +359,7 @@ class Play:
             wallets={"fake": wallet},
             backends={"fake": BackendHandle(self.machine, life, self.network, SELLER.key)},
             listings={"extract": listing},
-            settings=self.settings,
+            settings=self.scenario.settings,
             world=life.world,
             owner=life.name,
             is_dead=self._is_dead,
@@ -406,7 +376,7 @@ class Play:
         market = MarketHandle(EmbeddedMarket(self.store, BUYERS[index], self.market_world), life, self.network)
         await FakeWallet.open(wallet)
         await market.open()
-        cap = self.caps[index]
+        cap = self.scenario.caps[index]
         buyer = Buyer(
             identity=BUYERS[index],
             journal=Database(partial(one, Connection(self.buyer_disks[index], life)), life.world, "dev"),  # type: ignore[arg-type,return-value]  # as above
@@ -414,22 +384,22 @@ class Play:
             market=market,
             wallets={"fake": wallet},
             settings=BuyerSettings(
-                caps=Caps(in_total=None if cap is None else Amount(cap, "raw")), deliver_timeout=4000.0, poll_seconds=self.settings.poll_seconds
+                caps=Caps(in_total=None if cap is None else Amount(cap, "raw")), deliver_timeout=4000.0, poll_seconds=self.scenario.settings.poll_seconds
             ),
             world=life.world,
             progress=lambda purchase: self.tell(f"{life.name} purchase {purchase.purchase_id[:6]} {purchase.state} {purchase.error_message or ''}"),
         )
         self.buyers[role] = buyer
-        await asyncio.gather(*[self._hire(life, buyer, url, index) for who, url in self.wishes if who == index])
+        await asyncio.gather(*[self._hire(life, buyer, url, index) for who, url in self.scenario.wishes if who == index])
 
     async def _hire(self, life: Life, buyer: Buyer, url: str, index: int) -> None:
         while True:
             try:
-                purchase = await buyer.intend(OFFERS[self.pure], {"url": url})
+                purchase = await buyer.intend(OFFERS[self.scenario.pure], {"url": url})
                 break
             except UnavailableError:
                 await life.world.sleep(1.0)
-        leaves = self.gone_at if url.endswith("/0") else ""
+        leaves = self.scenario.gone_at if url.endswith("/0") else ""
         if leaves:
             self.stage.gone.add(purchase.purchase_id)
         while True:
@@ -460,7 +430,7 @@ class Play:
     # the end
 
     async def _end_faults(self) -> None:
-        await asyncio.sleep(self.faults_until)
+        await asyncio.sleep(self.scenario.faults_until)
         self._heal()
 
     def _heal(self) -> None:
