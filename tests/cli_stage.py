@@ -30,6 +30,13 @@ SHOUT = {
     "pure": True,
     "capacity": {"jobs": 50, "per_buyer": 50},
 }
+
+
+def shout(name: str, **changes: Any) -> dict[str, Any]:
+    """The same work under a name, and only that name, of its own: all sellers of a stage share one market."""
+    return {**SHOUT, "name": name, "title": name.capitalize(), "tags": [], **changes}
+
+
 ADVICE = {**{name: SHOUT[name] for name in ("price", "input", "capacity")}, "name": "advice", "title": "Advice, by hand", "tags": ["talk"]}
 
 

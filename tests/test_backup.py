@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli_stage import SHOUT, Home, Stage
+from tests.cli_stage import Home, Stage, shout
 from tradeskill.backup import back_up, restore
 from tradeskill.errors import ConfigError, InputError, NotFoundError, StorageError, TradeskillError
 
@@ -24,7 +24,7 @@ def elsewhere(stage: Stage, home: Home, name: str) -> Home:
 
 def test_a_seller_saved_while_it_sells_goes_on_elsewhere_on_fresh_addresses(stage: Stage) -> None:
     seller, buyer = stage.profile("moving"), stage.funded("buyer")
-    config = stage.config("moving", [{**SHOUT, "name": "moving"}])
+    config = stage.config("moving", [shout("moving")])
     wish = ("hire", "moving", "--yes", "--json", "--input")
     with seller.selling(config):
         first = buyer.run(*wish, '{"text": "first"}').ok().json
@@ -61,7 +61,7 @@ def test_a_seller_saved_while_it_sells_goes_on_elsewhere_on_fresh_addresses(stag
 
 def test_a_bare_seed_finds_its_money_again_and_goes_on_in_a_new_range(stage: Stage) -> None:
     old, buyer = stage.profile("burned"), stage.funded("buyer")
-    with old.selling(stage.config("burned", [{**SHOUT, "name": "burned"}])):
+    with old.selling(stage.config("burned", [shout("burned")])):
         buyer.json("hire", "burned", "--input", '{"text": "paid"}', "--yes")
     seed = stage.folder / "seed.txt"
     assert old.json("wallet", "backup", "--show-seed", "--to", str(seed)) == {"file": str(seed)}
@@ -80,7 +80,7 @@ def test_a_bare_seed_finds_its_money_again_and_goes_on_in_a_new_range(stage: Sta
 
     repeated = new.json("wallet", "restore", "--from", str(seed))
     assert (repeated["address"], repeated["set_aside"]) == (found["address"], None)
-    with new.selling(stage.config("phoenix", [{**SHOUT, "name": "phoenix"}])):
+    with new.selling(stage.config("phoenix", [shout("phoenix")])):
         buyer.json("hire", "phoenix", "--input", '{"text": "anew"}', "--yes")
     addresses = [job["invoices"][0]["address"] for home in (old, new) for job in home.json("jobs")["sold"]]
     assert len(set(addresses)) == len(addresses) == 2

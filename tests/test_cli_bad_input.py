@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli_stage import PASSWORD, PATIENCE, SHOUT, Done, Home, Stage
+from tests.cli_stage import PASSWORD, PATIENCE, SHOUT, Done, Home, Stage, shout
 from tradeskill.errors import StorageError
 from tradeskill.faces.receipts import save_result
 from tradeskill.profile import Profile
@@ -358,7 +358,7 @@ def test_a_purchase_that_cannot_be_written_down_is_not_made_and_is_made_once_the
     address = home.json("wallet", "address")["address"]
     rich.run("wallet", "send", address, "0.01 XNO", "--yes").ok()
     filler = filled(tiny)
-    with stage.profile("disk-seller").selling(stage.config("disk", [{**SHOUT, "name": "disk"}])):
+    with stage.profile("disk-seller").selling(stage.config("disk", [shout("disk")])):
         wish = ("hire", "disk", "--input", '{"text": "space"}', "--yes", "--max", "0.01 XNO")
         home.process(*wish).failed(10, "space")
         filler.unlink()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli_stage import ADVICE, PASSWORD, PATIENCE, SHOUT, Home, Stage
+from tests.cli_stage import ADVICE, PASSWORD, PATIENCE, Home, Stage, shout
 from tradeskill.profile import Profile
 from tradeskill.skills import call_tool
 
@@ -23,7 +23,7 @@ class Hand:
 
     def __init__(self, stage: Stage) -> None:
         self.stage, self.seller, self.buyer = stage, stage.profile("hand"), stage.funded("buyer")
-        self.config = stage.config("hand", [ADVICE, {**SHOUT, "name": "loud"}])
+        self.config = stage.config("hand", [ADVICE, shout("loud")])
 
     def call(self, tool: str, **arguments: Any) -> Any:
         return self.try_to(tool, **arguments).ok().json

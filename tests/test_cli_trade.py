@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli_stage import PATIENCE, SHOUT, Home, Stage, Worker
+from tests.cli_stage import PATIENCE, SHOUT, Home, Stage, Worker, shout
 
 PRICE = 10**27
 HELLO = ("--input", '{"text": "hello"}')
@@ -129,7 +129,7 @@ def test_a_cap_below_the_price_stops_before_anything_and_a_higher_one_buys(day: 
 
 
 def test_a_declined_job_costs_nothing_and_the_same_command_tries_again(day: Day) -> None:
-    with day.stage.profile("narrow").selling(day.stage.config("narrow", [{**SHOUT, "name": "narrow", "capacity": {"jobs": 1, "per_buyer": 1}}])):
+    with day.stage.profile("narrow").selling(day.stage.config("narrow", [shout("narrow", capacity={"jobs": 1, "per_buyer": 1})])):
         first = day.buyer.json("call", "buyer.request", '{"offer_id": "narrow", "input": {"text": "one"}}')
         assert first["state"] == "verified"
         wish = ("hire", "narrow", "--input", '{"text": "two"}', "--yes")
@@ -140,7 +140,7 @@ def test_a_declined_job_costs_nothing_and_the_same_command_tries_again(day: Day)
 
 
 def test_a_result_is_fetched_again_after_the_seller_is_gone(day: Day, tmp_path: Path) -> None:
-    with day.stage.profile("leaving").selling(day.stage.config("leaving", [{**SHOUT, "name": "leaving"}])) as worker:
+    with day.stage.profile("leaving").selling(day.stage.config("leaving", [shout("leaving")])) as worker:
         bought = day.buyer.json("hire", "leaving", *HELLO, "--yes", "--output", str(tmp_path / "once"))
         worker.process.send_signal(signal.SIGTERM)
         assert worker.ended()["jobs_by_status"] == {"delivered": 1}
@@ -250,7 +250,7 @@ def test_an_agent_calls_the_same_tools_and_meets_the_same_purchase(day: Day) -> 
 
 def test_a_worker_stops_by_itself_when_idle_and_drains_what_was_paid_while_nobody_worked(day: Day) -> None:
     seller = day.stage.profile("resting")
-    config = day.stage.config("resting", [{**SHOUT, "name": "resting"}])
+    config = day.stage.config("resting", [shout("resting")])
     idle = seller.run("sell", config, "--exit-when-idle", "0.5", "--json").ok()
     ready, stopped = [json.loads(line) for line in idle.out.splitlines()]
     assert (ready["event"], stopped["event"], stopped["jobs_by_status"]) == ("ready", "stopped", {})

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli_stage import PASSWORD, PATIENCE, SHOUT, Home, Stage
+from tests.cli_stage import PASSWORD, PATIENCE, Home, Stage, shout
 from tradeskill.agreement import read_quote, sign_request
 from tradeskill.model import Job
 from tradeskill.profile import Profile
@@ -44,7 +44,7 @@ class Shop:
         self.stage, self.notes = stage, notes
         self.seller, self.buyer = stage.profile("reviewer"), stage.funded("buyer")
         notes.mkdir(exist_ok=True)
-        offer = {**SHOUT, "name": "fragile", "run": [sys.executable, "-I", "-c", FRAGILE, str(notes)], "pure": False, "limits": {"seconds": 600}}
+        offer = shout("fragile", run=[sys.executable, "-I", "-c", FRAGILE, str(notes)], pure=False, limits={"seconds": 600})
         self.config = stage.config("fragile", [offer], seller={"uncertain": "review", "poll_seconds": 0.2})
 
     @contextlib.contextmanager
@@ -155,7 +155,7 @@ async def _buy_without_address(home: Home) -> tuple[str, str]:
     """A payment by somebody whose request signs no refund address; what our own buyer never does. The job's id, and where the money came from."""
     async with Profile.load(home.path, lambda: PASSWORD) as profile:
         market, wallet = await profile.market(), await profile.wallet()
-        offer = next(offer for offer in await market.search() if offer.title == "Shouting" and "fragile" in offer.tags)
+        offer = next(offer for offer in await market.search() if "fragile" in offer.tags)
         request = sign_request(profile.identity, offer, input_value={"text": "fail"}, refund_to={}, nonce="ab" * 16, created_at=profile.world.now_ms())
         job: Job = await market.request(request)
         async with asyncio.timeout(PATIENCE):
