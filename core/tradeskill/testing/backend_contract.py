@@ -116,6 +116,8 @@ class BackendContract:
             assert list(await other.list("alice")) == ["x1"]
             assert (await other.status("x1")).state == "running"
             await other.start("x1", kit.task("forever", "alice"), self.limits)
+            while kit.runs() == 0:  # running, but its command may not have said so yet
+                assert (await other.wait("x1", 0.02)).state == "running"
             assert kit.runs() == 1
             await other.stop("x1")
             assert (await other.status("x1")).state == "failed"
