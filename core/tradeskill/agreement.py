@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tradeskill.errors import AmountError, InputError, UntrustedError
 from tradeskill.model import NETWORKS, Invoice, Json, Network, Offer, Result, SignedDocument
 from tradeskill.money import Amount, parse_raw
-from tradeskill.signing import Identity, digest, document_hash, value_hash, verify_document
+from tradeskill.signing import Identity, canonical, digest, document_hash, value_hash, verify_document
 
 __all__ = [
     "MAX_INPUT",
@@ -354,16 +355,23 @@ def verify_receipt(
 
 
 def check_input(schema: Mapping[str, Json], value: Json) -> None:
-    """InputError naming the place and the reason when `value` does not fit the offer's JSON Schema, is too large or has no canonical form."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
+    """InputError naming the place and the reason when `value` does not fit the offer's JSON Schema, is too large or has no canonical form.
 
-    from tradeskill.signing import canonical
+    The schema may be a stranger's: nothing it refers to is fetched, and one that cannot be used is an InputError too.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError, ValidationError, best_match
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import EMPTY_REGISTRY
 
     size = len(canonical(value))
     if size > MAX_INPUT:
         raise InputError(f"input is {size} bytes: {MAX_INPUT} at most")
-    error = best_match(Draft202012Validator(dict(schema)).iter_errors(value))
+    try:
+        Draft202012Validator.check_schema(dict(schema))
+        error: ValidationError | None = best_match(Draft202012Validator(dict(schema), registry=EMPTY_REGISTRY).iter_errors(value))
+    except (SchemaError, Unresolvable, RecursionError, re.error) as problem:
+        raise InputError(f"the offer's input schema cannot be used ({type(problem).__name__}): ask its seller to mend it") from problem
     if error is not None:
         place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
         raise InputError(f"input{place}: {error.message[:200]}")

@@ -20,7 +20,6 @@ __all__ = [
     "find_by_job",
     "find_purchase",
     "move_purchase",
-    "note_purchase",
     "pin",
     "pins",
     "purchase",
@@ -88,12 +87,6 @@ def move_purchase(tx: Transaction, purchase_id: str, state: str, event: str, now
     if changed != 1:
         raise StaleFenceError(f"purchase {purchase_id} is not in state {state!r} any more")
     return purchase(tx, purchase_id)
-
-
-def note_purchase(tx: Transaction, purchase_id: str, **changes: object) -> None:
-    """Column changes that are no step (a token, a stored proof)."""
-    assignments = ", ".join(f"{name} = ?" for name in changes)
-    tx.execute(f"UPDATE purchases SET {assignments} WHERE purchase_id = ?", (*changes.values(), purchase_id))  # noqa: S608  # as above
 
 
 # reservations: reserved -> committed | released; committed -> released (refunded)
