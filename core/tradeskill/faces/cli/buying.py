@@ -67,12 +67,12 @@ def offers(
 @example("""tradeskill hire markdown --input '{"url": "http://127.0.0.1:8000/"}' --max "0.01 XNO\"""", "tradeskill hire OFFER --input @job.json --dry-run")
 def hire(
     offer: Annotated[str, typer.Argument(help="Offer id, its beginning, its title or a tag that only one offer has.")],
-    input_text: Annotated[str, typer.Option("--input", help="The job's input: JSON, @FILE or @- for stdin.")],
-    maximum: Annotated[str, typer.Option("--max", help='The most this may cost, such as "0.01 XNO". Default: the offer\'s price.')] = "",
-    label: Annotated[str, typer.Option("--label", help="Buys the same thing anew; without it the same input is the same purchase.")] = "",
+    input_text: Annotated[str, typer.Option("--input", metavar="JSON|@FILE", help="The job's input: JSON, @FILE or @- for stdin.")],
+    maximum: Annotated[str, typer.Option("--max", metavar="AMOUNT", help='The most this may cost, such as "0.01 XNO". Default: the offer\'s price.')] = "",
+    label: Annotated[str, typer.Option("--label", metavar="TEXT", help="Buys the same thing anew; without it the same input is the same purchase.")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Get and verify a quote, pay nothing, cancel.")] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result into this folder instead of stdout.", show_default=False)] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Write the result into this folder instead of stdout.", show_default=False)] = None,
     as_json: AsJson = False,
     password_file: PasswordFile = None,
     verbose: Verbose = False,
@@ -224,7 +224,7 @@ def jobs(
 @example("tradeskill job JOB_ID", "tradeskill job JOB_ID --output DIR")
 def job(
     job_id: Annotated[str, typer.Argument(help="Job id or purchase id.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result (again) into this folder.", show_default=False)] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Write the result (again) into this folder.", show_default=False)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a purchase that was interrupted, or look for its refund.")] = False,
     as_json: AsJson = False,
     password_file: PasswordFile = None,

@@ -21,7 +21,7 @@ __all__ = ["earnings", "review", "sell"]
 def sell(
     config: Annotated[Path | None, typer.Argument(help="YAML with offers and any other keys, merged over the profile's.", show_default=False)] = None,
     exit_when_idle: Annotated[
-        float | None, typer.Option("--exit-when-idle", min=0.1, help="Stop after so many seconds without work.", show_default=False)
+        float | None, typer.Option("--exit-when-idle", min=0.1, metavar="SECONDS", help="Stop after so many seconds without work.", show_default=False)
     ] = None,
     drain: Annotated[bool, typer.Option("--drain", help="Quote nothing new; finish what is paid, then stop.")] = False,
     as_json: AsJson = False,
@@ -32,6 +32,7 @@ def sell(
 
     Publishes the offers, quotes, verifies payments on your own node, executes and delivers. After a restart it goes on where it stopped.
     SIGTERM or Ctrl-C: quote nothing new, finish what is paid, stop. A second one stops at once; nothing is lost.
+    With --json, one line when it is ready and one when it has stopped.
     """
     logs(verbose)
 
@@ -204,8 +205,8 @@ def review_run(payment: Payment, as_json: AsJson = False, password_file: Passwor
 
 @example("tradeskill earnings", "tradeskill earnings --since 2026-01-01 --csv > earnings.csv")
 def earnings(
-    since: Annotated[str, typer.Option("--since", help="First day, YYYY-MM-DD (UTC).")] = "",
-    until: Annotated[str, typer.Option("--until", help="Last day, YYYY-MM-DD (UTC).")] = "",
+    since: Annotated[str, typer.Option("--since", metavar="DAY", help="First day, YYYY-MM-DD (UTC).")] = "",
+    until: Annotated[str, typer.Option("--until", metavar="DAY", help="Last day, YYYY-MM-DD (UTC).")] = "",
     as_csv: Annotated[bool, typer.Option("--csv", help="One line an earning, as CSV on stdout.")] = False,
     as_json: AsJson = False,
 ) -> None:
