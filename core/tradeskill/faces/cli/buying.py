@@ -72,7 +72,9 @@ def hire(
     label: Annotated[str, typer.Option("--label", metavar="TEXT", help="Buys the same thing anew; without it the same input is the same purchase.")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Get and verify a quote, pay nothing, cancel.")] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Write the result into this folder instead of stdout.", show_default=False)] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Write the result into this folder instead of stdout.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
     password_file: PasswordFile = None,
     verbose: Verbose = False,
@@ -224,7 +226,9 @@ def jobs(
 @example("tradeskill job JOB_ID", "tradeskill job JOB_ID --output DIR")
 def job(
     job_id: Annotated[str, typer.Argument(help="Job id or purchase id.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Write the result (again) into this folder.", show_default=False)] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Write the result (again) into this folder.", show_default=False)
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a purchase that was interrupted, or look for its refund.")] = False,
     as_json: AsJson = False,
     password_file: PasswordFile = None,
