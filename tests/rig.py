@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from tradeskill.agreement import read_offer, sign_offer
+from tradeskill.agreement import read_offer, sign_offer, sign_request
 from tradeskill.buyer import Buyer, BuyerSettings
 from tradeskill.contracts import Backend, Market, Task, Wallet
 from tradeskill.journal import Database, Fulfilment, MemoryBlobs, PaymentRow, Purchase, buying, selling
-from tradeskill.model import Json, Offer
+from tradeskill.model import Invoice, Job, Json, Offer
 from tradeskill.money import Amount
 from tradeskill.seller import Listing, Seller, SellerSettings, Shop
 from tradeskill.signing import Identity
 from tradeskill.testing.fake_backend import FakeBackend, FakeMachine, Plan
-from tradeskill.testing.fakes import FakeLedger, FakeWallet
+from tradeskill.testing.fakes import FakeLedger, FakeWallet, Transfer
+from tradeskill.testing.fakes import _address as fake_address
 from tradeskill.testing.virtual_time import VirtualWorld
 from tradeskill_plugins.market.embedded import EmbeddedMarket
 from tradeskill_plugins.market.store import open_memory
@@ -59,6 +61,8 @@ class Rig:
         self.pure, self.capacity = pure, capacity
         self.journals: dict[str, Database] = {}
         self.incarnation = 0
+        self.living: set[str] = set()  # workers that nobody may call dead
+        self._sent = 0
 
     def offer(self, name: str = "extract") -> Offer:
         return read_offer(
@@ -107,7 +111,7 @@ class Rig:
             settings=self.settings,
             world=self.world,
             owner=name,
-            is_dead=lambda other: other != name,
+            is_dead=lambda other: other != name and other not in self.living,
         )
 
     async def seller(self, **parts: object) -> Seller:
@@ -133,6 +137,52 @@ class Rig:
         purchase = await buyer.intend(self.offer(), {"url": url}, label=label)
         return await buyer.drive(purchase.purchase_id, tuple(until))
 
+    async def until(self, ready: Callable[[], object], seconds: float = 60.0) -> None:
+        """Let virtual time pass until `ready()` is true; fails after so many seconds of it."""
+        end = self.world.monotonic() + seconds
+        while not ready():
+            assert self.world.monotonic() < end, f"not within {seconds:g} s"
+            await self.world.sleep(0.05)
+
+    def pay(self, address: str, amount: int, source: str = "stranger") -> str:
+        """Somebody sends money there; its id."""
+        self._sent += 1
+        address_of_source = fake_address("dev", source, "main")
+        self.ledger.fund(address_of_source, amount)
+        transfer = Transfer(f"{self._sent:064x}", address_of_source, address, amount)
+        self.ledger.publish(transfer)
+        return transfer.transfer_id
+
+    async def order(self, url: str = "http://a/", *, refund: bool = True, nonce: str = "n") -> Job:
+        """A buyer that does everything by hand: asks, waits for the quote and accepts it."""
+        market = await self.market("buyer")
+        refund_to = {"fake": self.refund_address} if refund else {}
+        document = sign_request(
+            self.buyer_identity, self.offer(), input_value={"url": url}, refund_to=refund_to, nonce=f"{nonce}{url}", created_at=self.world.now_ms()
+        )
+        job = await market.request(document)
+        await self.until(lambda: any(row.job_id == job.job_id and row.state != "seen" for row in self.fulfilments()))
+        while (job := await market.get(job.job_id)).state == "requested":
+            await self.world.sleep(0.05)
+        return await market.accept(job.job_id)
+
+    async def claim(self, job: Job, payment_id: str) -> None:
+        await (await self.market("buyer")).submit_payment(job.job_id, "fake", payment_id)
+
+    @property
+    def refund_address(self) -> str:
+        return fake_address("dev", "the buyer's refunds")
+
+    def invoice(self, job: Job) -> Invoice:
+        return self.ledger.stores["seller"].invoices[job.job_id]
+
+    def row(self, job: Job) -> Fulfilment:
+        return self.journal("seller").read(lambda c: selling.fulfilment(c, job.job_id))
+
+    def money(self, job: Job) -> list[tuple[str, int]]:
+        """(state, amount) of every part of every payment, in the order they came."""
+        return [(payment.state, payment.value) for payment in self.payments(job.job_id)]
+
     def fulfilments(self) -> list[Fulfilment]:
         return self.journal("seller").read(lambda c: selling.fulfilments(c))
 
@@ -141,6 +191,18 @@ class Rig:
 
     def purchases(self) -> list[Purchase]:
         return self.journal("buyer").read(lambda c: buying.purchases(c))
+
+
+@asynccontextmanager
+async def at_work(*sellers: Seller) -> AsyncIterator[None]:
+    """These workers, with their offers up, until the block ends."""
+    tasks = [await running(seller) for seller in sellers]
+    try:
+        yield
+    finally:
+        for seller in sellers:
+            seller.stop()
+        await asyncio.gather(*tasks)
 
 
 async def running(seller: Seller) -> asyncio.Task[None]:

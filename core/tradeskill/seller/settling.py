@@ -63,6 +63,8 @@ class Settling:
             fail(tx, selling.fulfilment(tx, row.job_id), "late_payment", message, now, self._shop.settings.terms.refund_minimum)
         if allocation.event == "expire":
             selling.move_fulfilment(tx, row.job_id, "expire", now, error_code="expired", error_message="not paid in full in time")
+            if row.claim is not None:  # the buyer says it paid, and waits
+                selling.repeat_effect(tx, "fulfilment", row.job_id, "report_failure", now)
             selling.close_invoices(tx, row.job_id, now + LATE_WATCH_MS)
 
     async def close(self, row: Fulfilment, event: str) -> None:

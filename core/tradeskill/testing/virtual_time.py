@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import selectors
 from collections.abc import Callable, Coroutine, Mapping
@@ -58,6 +59,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         selector = _NoSelector()
         super().__init__(selector)
         selector.loop = self
+        self._clock_resolution = 0.0  # no timer fires early: who waits for a moment finds it come
 
     def time(self) -> float:
         return self._now
@@ -72,7 +74,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         pass
 
     def advance(self, seconds: float) -> None:
-        self._now += max(0.0, seconds)
+        """Always by something, so that a timer that is due now is due, and nothing can wait for a rounding error for ever."""
+        self._now = math.nextafter(self._now + max(0.0, seconds), math.inf)
 
 
 class VirtualWorld(World):
