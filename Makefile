@@ -3,14 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint types check bench simulate plant crash-walk docs clean
+.PHONY: help setup demo test lint types coverage check bench simulate plant crash-walk docs clean
 
 help:
 	@echo "make demo        one agent hires another, offline, on an embedded network"
 	@echo "make test        the whole test suite; ARGS='tests/test_docs.py -q' for a part of it"
 	@echo "make lint        ruff and the import contracts"
 	@echo "make types       mypy --strict"
-	@echo "make check       lint, types and test, as CI runs them"
+	@echo "make coverage    every branch of money, state and signatures is taken by a test, or it fails"
+	@echo "make check       lint, types, coverage and test, as CI runs them"
 	@echo "make bench       what we claim, measured here: one JSON object; SIZE=small|full"
 	@echo "make simulate    random schedules against the invariants; N=20000"
 	@echo "make crash-walk  kills real processes at every named step; each restart must finish the job"
@@ -44,7 +45,15 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-check: lint types test
+# money, state and signatures: every branch is taken by a test
+COVERED := money signing lifecycle allocation policy agreement journal
+COVERING := money signing lifecycle protocol_vectors agreement allocation policy journal_blobs journal_buying journal_database journal_selling flows
+coverage: $(VENV)/.dev
+	$(BIN)/python -m pytest -q $(COVERED:%=--cov=tradeskill.%) --cov-branch --cov-fail-under=100 --cov-report=term-missing:skip-covered \
+	  $(COVERING:%=tests/test_%.py)
+	@rm -f .coverage
+
+check: lint types coverage test
 
 SIZE ?= full
 bench: $(VENV)/.dev

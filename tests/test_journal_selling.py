@@ -382,3 +382,21 @@ def test_a_row_of_the_journal_has_every_field_of_its_value(tx: sqlite3.Connectio
     add(tx)
     columns: Any = tx.execute("SELECT * FROM fulfilments").fetchone()
     assert set(columns.keys()) == set(Fulfilment.__dataclass_fields__)
+
+
+def test_a_lease_that_is_given_back_can_be_taken_at_once_under_a_new_fence(tx: sqlite3.Connection) -> None:
+    put(tx, "paid")
+    held = selling.take(tx, "job", "one", until=100, now=1)
+    assert held is not None
+    assert selling.take(tx, "job", "two", until=100, now=2) is None
+    selling.let_go(tx, "job")
+    again = selling.take(tx, "job", "two", until=100, now=3)
+    assert again is not None
+    assert again.fence > held.fence
+
+
+def test_a_whole_payment_that_the_job_does_not_need_keeps_its_amount(tx: sqlite3.Connection) -> None:
+    put(tx, "delivered")
+    pay(tx, "twice", 700)
+    selling.allocate_found(tx, INVOICE, Allocation(None, (Part("twice", 0, 700, "return"),)), "addr-back", 9)
+    assert states(tx) == [("twice", 0, "refund_due", 700)]
