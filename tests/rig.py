@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.simulation.disk import market_table
 from tradeskill.agreement import read_offer, sign_offer, sign_request
 from tradeskill.buyer import Buyer, BuyerSettings
 from tradeskill.contracts import Backend, Market, Task, Wallet
@@ -21,7 +22,7 @@ from tradeskill.testing.fakes import FakeLedger, FakeWallet, Transfer
 from tradeskill.testing.fakes import _address as fake_address
 from tradeskill.testing.virtual_time import VirtualWorld
 from tradeskill_plugins.market.embedded import EmbeddedMarket
-from tradeskill_plugins.market.store import open_memory
+from tradeskill_plugins.market.store import Store
 
 PRICE = Amount(1000, "raw")
 SCHEMA: dict[str, Json] = {"type": "object", "required": ["url"], "properties": {"url": {"type": "string"}}, "additionalProperties": False}
@@ -51,7 +52,8 @@ class Rig:
         at_label: Callable[[str, str], None] | None = None,
     ) -> None:
         self.world = VirtualWorld(seed, at_label)
-        self.store = open_memory(self.world, "dev")
+        self.book = market_table()
+        self.store = Store(lambda: self.book.raw, self.world, "dev")
         self.ledger = FakeLedger(self.world.now_ms, "dev", confirm_after)
         self.machine = FakeMachine(plan) if plan is not None else FakeMachine()
         self.seller_identity, self.buyer_identity = Identity(b"s" * 32), Identity(b"b" * 32)
