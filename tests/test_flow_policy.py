@@ -72,13 +72,16 @@ def test_the_cap_of_one_purchase_binds_that_purchase() -> None:
     play(main())
 
 
-def test_a_first_purchase_from_a_seller_has_its_own_cap() -> None:
+def test_until_something_was_received_from_a_seller_the_cap_for_strangers_holds() -> None:
     async def main() -> None:
         rig = Rig(buyer_settings=BuyerSettings(first_use_cap=Amount(DUE - 1, "raw")))
         async with at_work(await rig.seller()):
             buyer = await rig.buyer()
-            assert (await hire(rig, buyer, "http://a/")).state == "abandoned"
-            assert (await hire(rig, buyer, "http://b/")).state == "received"
+            for url in ("http://a/", "http://b/"):  # trying again does not make it known
+                assert (await hire(rig, buyer, url)).state == "abandoned"
+            rig.buyer_settings = BuyerSettings()
+            assert (await hire(rig, await rig.buyer(), "http://c/")).state == "received"
+            assert (await hire(rig, buyer, "http://d/")).state == "received"
 
     play(main())
 

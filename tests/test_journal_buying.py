@@ -79,15 +79,21 @@ def test_of_two_processes_that_know_the_same_state_one_moves_it(tx: sqlite3.Conn
 
 
 def test_a_seller_is_pinned_once_and_a_label_never_moves_to_another_key(tx: sqlite3.Connection) -> None:
-    assert not buying.check_pin(tx, "key1")
     buying.pin(tx, "key1", "offer:1", "first use", 1)
     buying.pin(tx, "key1", "offer:1", "first use", 2)
     buying.pin(tx, "key1", "offer:2", "first use", 3)
-    assert buying.check_pin(tx, "key1")
     with pytest.raises(UntrustedError, match="key2"):
         buying.pin(tx, "key2", "offer:1", "first use", 4)
-    assert not buying.check_pin(tx, "key2")
     assert buying.pins(tx) == [("key1", "offer:1", "first use", 1), ("key1", "offer:2", "first use", 3)]
+
+
+def test_a_seller_is_known_once_the_owner_pinned_it_or_something_was_received(tx: sqlite3.Connection) -> None:
+    add(tx)
+    buying.pin(tx, "seller", "offer:1", "first use", 1)
+    buying.pin(tx, "friend", "offer:2", "out of band", 1)
+    assert (buying.check_pin(tx, "seller"), buying.check_pin(tx, "friend"), buying.check_pin(tx, "nobody")) == (False, True, False)
+    tx.execute("UPDATE purchases SET state = 'received'")
+    assert buying.check_pin(tx, "seller")
 
 
 def test_totals_start_at_nothing(tx: sqlite3.Connection) -> None:

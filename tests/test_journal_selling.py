@@ -168,6 +168,15 @@ def test_a_job_that_is_not_to_be_executed_is_not_taken_and_costs_no_fence(tx: sq
     assert selling.next_fence(tx) == 1
 
 
+@pytest.mark.parametrize("state", ["leased", "started"])
+def test_a_lease_that_was_given_back_is_had_at_once_under_a_new_fence(tx: sqlite3.Connection, state: str) -> None:
+    put(tx, state, fence=0, lease_owner="other", lease_until=60)
+    selling.let_go(tx, "job")
+    row = selling.take(tx, "job", "me", 120, 2)
+    assert row is not None
+    assert (row.state, row.lease_owner, row.fence) == (state, "me", 1)
+
+
 def test_a_heartbeat_renews_the_lease_of_the_current_fence_only(tx: sqlite3.Connection) -> None:
     put(tx, "started", fence=2, lease_until=60, market_fence=7)
     selling.heartbeat(tx, "job", 2, 90)
@@ -263,6 +272,13 @@ def test_a_payment_in_excess_becomes_two_parts_that_sum_to_it(tx: sqlite3.Connec
     assert states(tx) == [("p1", 0, "allocated", 5), ("p1", 1, "refund_due", 2**100)]
     assert effects(tx) == [("payment", "fake/dev/p1/1", "refund")]
     assert selling.payment_by_key(tx, "fake/dev/p1/1").refund_to == "back"
+
+
+
+def test_a_payment_that_does_not_pay_keeps_its_amount(tx: sqlite3.Connection) -> None:
+    pay(tx, "p1", 3)
+    selling.allocate_found(tx, INVOICE, Allocation("expire", (Part("p1", 0, 3, "hold"),)), None, 7)
+    assert states(tx) == [("p1", 0, "review", 3)]
 
 
 def test_a_failed_jobs_money_goes_back_or_to_review_and_small_surplus_stays(tx: sqlite3.Connection) -> None:

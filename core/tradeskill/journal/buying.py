@@ -142,4 +142,9 @@ def pin(tx: Transaction, seller: str, label: str, how: str, now: int, *, replace
 
 
 def check_pin(connection: sqlite3.Connection, seller: str) -> bool:
-    return connection.execute("SELECT 1 FROM pins WHERE seller = ?", (seller,)).fetchone() is not None
+    """Whether this seller is known: pinned by the owner, or something it sold was received. Having merely been seen is not enough."""
+    known = connection.execute(
+        "SELECT 1 FROM pins WHERE seller = ? AND how <> 'first use' UNION ALL SELECT 1 FROM purchases WHERE seller = ? AND state = 'received' LIMIT 1",
+        (seller, seller),
+    )
+    return known.fetchone() is not None
