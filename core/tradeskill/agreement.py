@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from tradeskill.errors import AmountError, InputError, UntrustedError
 from tradeskill.model import NETWORKS, Invoice, Json, Network, Offer, Result, SignedDocument
 from tradeskill.money import Amount, parse_raw
 from tradeskill.signing import Identity, canonical, digest, document_hash, value_hash, verify_document
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
 
 __all__ = [
     "MAX_INPUT",
@@ -359,22 +365,29 @@ def check_input(schema: Mapping[str, Json], value: Json) -> None:
 
     The schema may be a stranger's: nothing it refers to is fetched, and one that cannot be used is an InputError too.
     """
-    from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError, ValidationError, best_match
     from referencing.exceptions import Unresolvable
-    from referencing.jsonschema import EMPTY_REGISTRY
 
     size = len(canonical(value))
     if size > MAX_INPUT:
         raise InputError(f"input is {size} bytes: {MAX_INPUT} at most")
     try:
-        Draft202012Validator.check_schema(dict(schema))
-        error: ValidationError | None = best_match(Draft202012Validator(dict(schema), registry=EMPTY_REGISTRY).iter_errors(value))
+        error: ValidationError | None = best_match(_validator(canonical(schema)).iter_errors(value))
     except (SchemaError, Unresolvable, RecursionError, re.error) as problem:
         raise InputError(f"the offer's input schema cannot be used ({type(problem).__name__}): ask its seller to mend it") from problem
     if error is not None:
         place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
         raise InputError(f"input{place}: {error.message[:200]}")
+
+
+@lru_cache(maxsize=64)  # checking a schema takes a hundred times as long as checking a value by it
+def _validator(schema: bytes) -> Draft202012Validator:
+    from jsonschema import Draft202012Validator
+    from referencing.jsonschema import EMPTY_REGISTRY
+
+    value = json.loads(schema)
+    Draft202012Validator.check_schema(value)
+    return Draft202012Validator(value, registry=EMPTY_REGISTRY)
 
 
 class _Reader:
