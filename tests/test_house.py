@@ -30,6 +30,7 @@ LONG = {
     "tests/simulation/schedule.py": "one schedule from its first draw to its judgement",
     "tests/test_devnet_node.py": "one catalogue of a node's faults",
     "tests/test_devnet_replay.py": "the recordings are one ledger's history and are replayed in one piece",
+    "tests/test_flow_market.py": "one catalogue of what a market can do to a trade",
     "tests/test_journal_selling.py": "one table of statements, each in every state",
     "tests/test_wallet_nano.py": "one catalogue of what a ledger can do to a wallet",
     "tests/test_config.py": "one table of wrong values with the words that answer them",

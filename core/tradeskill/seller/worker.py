@@ -24,6 +24,7 @@ log = logging.getLogger("tradeskill.seller")
 
 MAX_TRIES = 8  # an effect that kills its worker, or fails for a reason that waiting does not cure, is left to the owner after so many
 NEVER = 2**62
+REMIND_MS, REMIND_AT_MOST = 86_400_000, 200
 UNFINISHED = ("deliver", "refund", "report_failure", "tidy")  # effects that a drain waits for; executions count by their jobs
 
 
@@ -238,11 +239,19 @@ class Seller:
         self._tasks.spawn(f"settle {job_id}", partial(self._settle, job_id))
 
     async def _keep_house(self) -> None:
-        """Every hour: results whose time is over, and executions that were left behind."""
+        """Every hour: results whose time is over, executions that were left behind, jobs that a rolled-back market may have forgotten."""
         while True:
             await self.executing.drop_old_results()
             await self.executing.remove_leftovers()
+            await self._remind()
             await self._shop.world.sleep(3600.0)
+
+    async def _remind(self) -> None:
+        """Look again at the newest jobs that ended here: their end must stand at the market, also when no cursor shows that it was lost there."""
+        since = self._shop.world.now_ms() - REMIND_MS
+        for row in self._shop.journal.read(lambda c: selling.fulfilments(c, ("delivered", "failed"), REMIND_AT_MOST)):
+            if row.updated_at >= since:
+                await self._look_again(row.job_id)
 
     async def _settle(self, job_id: str) -> None:
         try:
