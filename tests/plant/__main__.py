@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from .plants import PLANTS, Plant
@@ -36,21 +37,21 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if all(caught.values()) else 1
 
 
-def catch(plants: Iterable[Plant], workers: int = 2) -> dict[str, str]:
-    """Name -> what caught it, "" for nothing."""
+def catch(plants: Iterable[Plant], workers: int = 2, schedules: int = SCHEDULES) -> dict[str, str]:
+    """Name -> what caught it, "" for nothing in so many schedules."""
     plants = list(plants)
     with ThreadPoolExecutor(workers) as pool:
-        return dict(zip([plant.name for plant in plants], pool.map(_caught, plants), strict=True))
+        return dict(zip([plant.name for plant in plants], pool.map(partial(_caught, schedules=schedules), plants), strict=True))
 
 
-def _caught(plant: Plant) -> str:
+def _caught(plant: Plant, schedules: int) -> str:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="plant-") as folder:
         for package in PACKAGES:
             shutil.copytree(ROOT / package, Path(folder) / Path(package).name, ignore=shutil.ignore_patterns("__pycache__"))
         _plant(plant, Path(folder))
         environment = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
-        command = ["-m", "pytest", "-q", "-x", *plant.tests] if plant.tests else ["-m", "tests.simulation", *_schedules(plant)]
+        command = ["-m", "pytest", "-q", "-x", *plant.tests] if plant.tests else ["-m", "tests.simulation", *_schedules(plant, schedules)]
         done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
     by = _by_test(plant, done) if plant.tests else _by_simulation(plant, done)
     print(f"{plant.name} ({time.monotonic() - began:.0f} s): {by or 'NOT CAUGHT'}", file=sys.stderr, flush=True)
@@ -58,6 +59,7 @@ def _caught(plant: Plant) -> str:
 
 
 def _plant(plant: Plant, folder: Path) -> None:
+    """`folder` holds the packages side by side."""
     path = folder / Path(*Path(plant.file).parts[1:])
     text = path.read_text()
     if text.count(plant.old) != 1:
@@ -65,8 +67,8 @@ def _plant(plant: Plant, folder: Path) -> None:
     path.write_text(text.replace(plant.old, plant.new))
 
 
-def _schedules(plant: Plant) -> list[str]:
-    return ["--schedules", str(SCHEDULES), "--first", str(plant.first), "--until-broken", "--workers", "1"]
+def _schedules(plant: Plant, schedules: int) -> list[str]:
+    return ["--schedules", str(schedules), "--first", str(plant.first), "--until-broken", "--workers", "1"]
 
 
 def _by_test(plant: Plant, done: subprocess.CompletedProcess[str]) -> str:
