@@ -105,6 +105,8 @@ class SqliteFile:
         """`function` on one consistent view. Readers do not hold each other up."""
         connection = self._readers[reader]
         with self._locks[id(connection)], self._translated():
+            if self.alone:  # the lock alone keeps the view
+                return function(connection)
             connection.execute("BEGIN")
             try:
                 return function(connection)
