@@ -141,10 +141,10 @@ class Rig:
 
     async def until(self, ready: Callable[[], object], seconds: float = 60.0) -> None:
         """Let virtual time pass until `ready()` is true; fails after so many seconds of it."""
-        end = self.world.monotonic() + seconds
+        end, step = self.world.monotonic() + seconds, max(0.05, seconds / 1200)
         while not ready():
             assert self.world.monotonic() < end, f"not within {seconds:g} s"
-            await self.world.sleep(0.05)
+            await self.world.sleep(step)
 
     def pay(self, address: str, amount: int, source: str = "stranger") -> str:
         """Somebody sends money there; its id."""

@@ -100,8 +100,8 @@ PLANTS: Final = (
     Plant(
         "refunded-though-perhaps-delivered",
         f"{SELLER}/executing.py",
-        'sent = row.state == "executed" and not isinstance(error, (RefusedError, UsageError))',
-        "sent = False",
+        'maybe = row.state == "executed" and not never',
+        "maybe = False",
     ),
     # the buyer and its policy
     Plant(

@@ -87,13 +87,14 @@ class Executing:
             row = selling.fulfilment(tx, job_id)
             if row.state not in ACTIVE:
                 return None
-            ended = state not in ("requested", "quoted", "accepted", "running", "delivered")
+            never = row.state == "executed" and isinstance(error, (RefusedError, UsageError))  # a flat no, which the buyer was never shown
+            ended = never or state not in ("requested", "quoted", "accepted", "running", "delivered")
             if not ended and now <= max(row.hold_until or 0, row.finished_at or 0) + GRACE_MS:
                 return min(15.0, max(1.0, (now - (row.paid_at or now)) / 10_000))
             if row.state != "executed" and not selling.takeable(row, self._shop.owner, now, dead):
                 return 1.0
-            sent = row.state == "executed" and not isinstance(error, (RefusedError, UsageError))  # a flat no was never shown to the buyer
-            doubt = f"the buyer may have the result, though the market shows the job as {state}" if sent else ""
+            maybe = row.state == "executed" and not never
+            doubt = f"the buyer may have the result, though the market shows the job as {state}" if maybe else ""
             fail(tx, row, code, f"the market shows the job as {state}: {error}", now, self._shop.settings.terms.refund_minimum, doubt=doubt)
             return None
 
