@@ -102,6 +102,7 @@ PLANTS: Final = (
         f"{SELLER}/executing.py",
         'maybe = row.state == "executed" and not never',
         "maybe = False",
+        ("tests/test_flow_worker.py::test_a_result_that_may_have_been_seen_is_not_paid_back_without_its_owner",),
     ),
     # the buyer and its policy
     Plant(

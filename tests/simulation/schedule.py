@@ -38,9 +38,9 @@ from .scenario import PRICE, Scenario, drawn
 
 __all__ = ["Outcome", "Play", "play", "played"]
 
-SELLER = Identity(b"seller's identity for simulations"[:32])
-BUYERS = (Identity(b"buyer 0's identity for simulation"[:32]), Identity(b"buyer 1's identity for simulation"[:32]))
-SECRETS = ("seller's identity for simulations"[:32], b"seller's identity for simulations"[:32].hex(), b"buyer 0's identity for simulation"[:32].hex())
+SEEDS = (b"seller's identity for simulations"[:32], b"buyer 0's identity for simulation"[:32], b"buyer 1's identity for simulation"[:32])
+SELLER, *BUYERS = (Identity(seed) for seed in SEEDS)
+SECRETS = tuple(text for seed in SEEDS for text in (seed.decode(), seed.hex()))
 SCHEMA: dict[str, Any] = {"type": "object", "required": ["url"], "properties": {"url": {"type": "string"}}, "additionalProperties": False}
 REST_SECONDS = 6000.0  # more than any deadline of the flows
 CRASHES_AT_MOST = 6
