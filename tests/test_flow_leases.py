@@ -10,7 +10,7 @@ import pytest
 
 from tests.rig import PRICE, Rig, at_work
 from tradeskill.agreement import read_receipt
-from tradeskill.errors import StaleFenceError, StateError, UnavailableError
+from tradeskill.errors import RefusedError, StaleFenceError, StateError, UnavailableError
 from tradeskill.model import Job, Lock
 from tradeskill.seller import Seller, SellerSettings
 from tradeskill.testing.fake_backend import FakeBackend, Plan
@@ -316,3 +316,40 @@ def test_a_drain_finishes_what_is_paid_and_quotes_nothing_new() -> None:
     play(main())
 
 
+
+
+def test_what_a_sleeper_may_still_ask_for_is_not_forgotten_when_the_other_worker_starts_anew() -> None:
+    async def main() -> None:
+        rig = Rig(settings=SETTINGS)
+        sleeper = Sleepy(rig, before="start")
+        one, two_ = await two(rig, sleeper)
+        async with at_work(one):
+            job = await paid_job(rig)
+            await rig.until(sleeper.asleep.is_set)
+            async with at_work(two_):
+                await delivered_once(rig, job)
+            async with at_work(await rig.seller(owner="two")):
+                await rig.world.sleep(5.0)
+                sleeper.awake.set()
+                await rig.world.sleep(30.0)
+            assert list(rig.machine.started.values()) == [1]
+        rig.world.skew_ms = 2 * 86_400_000
+        async with at_work(await rig.seller(owner="three")):
+            await rig.until(lambda: not rig.machine.executions)
+
+    play(main())
+
+
+def test_housekeeping_that_fails_ends_no_worker() -> None:
+    async def main() -> None:
+        rig = Rig(settings=SETTINGS)
+        backend = FakeBackend(rig.machine, rig.world, rig.seller_identity.key)
+
+        async def refuse(owner: str) -> list[str]:
+            raise RefusedError("not today")
+
+        backend.list = refuse  # type: ignore[method-assign]  # a backend that breaks its contract
+        async with at_work(await rig.seller(backend=backend)):
+            await delivered_once(rig, await paid_job(rig))
+
+    play(main())

@@ -20,6 +20,7 @@ __all__ = [
     "add_invoice",
     "allocate_found",
     "close_invoices",
+    "contested_since",
     "current_offers",
     "cursor",
     "due_invoices",
@@ -103,6 +104,12 @@ def fulfilments(connection: sqlite3.Connection, states: Iterable[str] = (), limi
     names = tuple(states)
     where = f"WHERE state IN ({', '.join('?' * len(names))})" if names else ""
     rows = connection.execute(f"SELECT * FROM fulfilments {where} ORDER BY updated_at DESC LIMIT ?", (*names, limit)).fetchall()  # noqa: S608  # only placeholders
+    return [from_row(Fulfilment, row) for row in rows]
+
+
+def contested_since(connection: sqlite3.Connection, at: int) -> list[Fulfilment]:
+    """Jobs that were taken over from somebody who may only have slept, and that changed since."""
+    rows = connection.execute("SELECT * FROM fulfilments WHERE contested = 1 AND updated_at >= ?", (at,)).fetchall()
     return [from_row(Fulfilment, row) for row in rows]
 
 

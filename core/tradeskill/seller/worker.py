@@ -241,9 +241,11 @@ class Seller:
     async def _keep_house(self) -> None:
         """Every hour: results whose time is over, executions that were left behind, jobs that a rolled-back market may have forgotten."""
         while True:
-            await self.executing.drop_old_results()
-            await self.executing.remove_leftovers()
-            await self._remind()
+            for chore in (self.executing.drop_old_results, self.executing.remove_leftovers, self._remind):
+                try:
+                    await chore()
+                except (StateError, NotFoundError, RefusedError, UsageError, PluginError) as error:
+                    log.error("housekeeping: %s", error)
             await self._shop.world.sleep(3600.0)
 
     async def _remind(self) -> None:
