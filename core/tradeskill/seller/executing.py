@@ -22,7 +22,6 @@ __all__ = ["Executing"]
 
 log = logging.getLogger("tradeskill.seller")
 
-SLEEP_MS = 86_400_000  # longer than anybody sleeps
 NOT_TAKEN = (StateError, NotFoundError, RefusedError, UsageError)  # the market's answer is no; anything else it may still have done
 
 
@@ -355,25 +354,6 @@ class Executing:
         with self._shop.world.step("seller.lease-released"):
             pass
         return None
-
-    async def drop_old_results(self) -> None:
-        """Delivered results are kept for a limited time (30 days unless configured)."""
-        now = self._shop.world.now_ms()
-        for sha256 in self._shop.journal.read(partial(selling.old_results, now=now)):
-            if await self._shop.journal.write(partial(selling.forget_result, sha256=sha256, now=now)):
-                await self._shop.world.offload(partial(self._shop.blobs.drop, sha256))
-
-    async def remove_leftovers(self) -> None:
-        """Executions of ended jobs that nobody removed, as when a worker slept while another took its job over; but not before it had time to wake."""
-        for backend in self._shop.backends.values():
-            listed = await backend.list(self._shop.identity.key)
-            rows = self._shop.journal.read(partial(selling.fulfilments, states=ACTIVE, limit=100_000))  # read after the list: a start is committed first
-            rows += self._shop.journal.read(partial(selling.contested_since, at=self._shop.world.now_ms() - SLEEP_MS))
-            live = {execution_id(row.job_id, attempt) for row in rows for attempt in range(1, row.attempt + 1)}
-            for execution in listed:
-                if execution not in live:
-                    await backend.stop(execution)
-                    await backend.remove(execution)
 
     async def _remove_executions(self, row: Fulfilment) -> None:
         listing = self._shop.listings.get(row.offer_name)

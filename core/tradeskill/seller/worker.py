@@ -13,6 +13,7 @@ from tradeskill.journal import Effect, Fulfilment, InvoiceRow, selling
 from tradeskill.journal.records import document_text
 from tradeskill.model import Job
 from tradeskill.seller.executing import Executing
+from tradeskill.seller.housekeeping import Housekeeping
 from tradeskill.seller.quoting import Quoting
 from tradeskill.seller.settling import Settling
 from tradeskill.seller.shop import ACTIVE, Shop
@@ -24,7 +25,6 @@ log = logging.getLogger("tradeskill.seller")
 
 MAX_TRIES = 8  # an effect that kills its worker, or fails for a reason that waiting does not cure, is left to the owner after so many
 NEVER = 2**62
-REMIND_MS, REMIND_AT_MOST = 86_400_000, 200
 UNFINISHED = ("deliver", "refund", "report_failure", "tidy")  # effects that a drain waits for; executions count by their jobs
 
 
@@ -64,7 +64,7 @@ class Seller:
         self._tasks.loop("market hints", self._follow_hints)
         self._tasks.loop("effects", self._run_effects)
         self._tasks.loop("payments", self._poll_payments)
-        self._tasks.loop("housekeeping", self._keep_house)
+        self._tasks.loop("housekeeping", Housekeeping(self._shop, self._look_again).run)
         for rail, wallet in self._shop.wallets.items():
             self._tasks.loop(f"wallet {rail}", partial(self._follow_wallet, wallet))
         await self._tasks.until(partial(self._asked_again, idle_seconds))
@@ -237,23 +237,6 @@ class Seller:
 
     def _settle_soon(self, job_id: str) -> None:
         self._tasks.spawn(f"settle {job_id}", partial(self._settle, job_id))
-
-    async def _keep_house(self) -> None:
-        """Every hour: results whose time is over, executions that were left behind, jobs that a rolled-back market may have forgotten."""
-        while True:
-            for chore in (self.executing.drop_old_results, self.executing.remove_leftovers, self._remind):
-                try:
-                    await chore()
-                except (StateError, NotFoundError, RefusedError, UsageError, PluginError) as error:
-                    log.error("housekeeping: %s", error)
-            await self._shop.world.sleep(3600.0)
-
-    async def _remind(self) -> None:
-        """Look again at the newest jobs that ended here: their end must stand at the market, also when no cursor shows that it was lost there."""
-        since = self._shop.world.now_ms() - REMIND_MS
-        for row in self._shop.journal.read(lambda c: selling.fulfilments(c, ("delivered", "failed"), REMIND_AT_MOST)):
-            if row.updated_at >= since:
-                await self._look_again(row.job_id)
 
     async def _settle(self, job_id: str) -> None:
         try:
