@@ -24,12 +24,12 @@ setup: $(VENV)/.setup
 $(VENV)/.setup: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tradeskill needs Python 3.11 or newer; this is " + sys.version.split()[0] + ": set PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,relay]'
 	@$(BIN)/python -m compileall -q core wallet plugins skills  # pip compiles what it installs, not what it links to
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.setup pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,relay,postgres,dev]'
 	@touch $@
 
 demo: setup

@@ -1,0 +1,1 @@
+"""The relay's server: one ASGI application over the market's book."""
