@@ -1,0 +1,91 @@
+"""How tests start a relay of ours: as a process that may be killed, or inside the test's process on a clock of the test. The one place that knows how."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PATIENCE = 60.0  # seconds until a relay that does not come up fails the test
+SERVE = (sys.executable, "-m", "tradeskill", "relay", "serve")
+
+
+class RelayProcess:
+    """`tradeskill relay serve` on one file, started as often as is wanted; from the second start on it is on the same port."""
+
+    def __init__(self, data: Path | str, *options: str) -> None:
+        self.data, self.options, self.port, self.url = str(data), options, 0, ""
+        self.log = Path(data).with_suffix(".log") if "://" not in str(data) else None
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> str:
+        """The base URL, once it listens."""
+        command = [*SERVE, "--port", str(self.port), "--data", self.data, "--json", *self.options]
+        errors = self.log.open("a") if self.log else subprocess.DEVNULL
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, "PYTHONWARNINGS": "error"})
+        line = self._first_line()
+        self.url = str(json.loads(line)["url"])
+        self.port = int(self.url.rpartition(":")[2].rstrip("/"))
+        return self.url
+
+    def _first_line(self) -> str:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        timer = threading.Timer(PATIENCE, self._process.kill)
+        timer.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+        if not line:
+            self._process.wait(PATIENCE)
+            raise AssertionError(f"the relay did not start: exit {self._process.returncode}\n{self.said()[-3000:]}")
+        return line
+
+    def said(self) -> str:
+        return self.log.read_text() if self.log and self.log.exists() else ""
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def resident_bytes(self) -> int:
+        text = Path(f"/proc/{self.pid}/status").read_text()
+        return 1024 * int(next(line.split()[1] for line in text.splitlines() if line.startswith("VmRSS")))
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """Asks it to end; its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> int:
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.send_signal(how)
+        try:
+            return process.wait(PATIENCE)
+        finally:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+@contextmanager
+def relay_process(data: Path | str, *options: str) -> Iterator[RelayProcess]:
+    relay = RelayProcess(data, *options)
+    relay.start()
+    try:
+        yield relay
+    finally:
+        relay.stop()
