@@ -116,6 +116,7 @@ def test_reading_needs_no_password_and_signing_asks_once(tmp_path: Path) -> None
     assert asked == []
     profile.identity.sign("countersign", {"x": "1"})
     profile.identity.sign("countersign", {"x": "2"})
+    profile.identity.sign_bytes(b"GET")
     assert asked == [1]
 
 

@@ -208,3 +208,10 @@ def test_a_digest_is_sha256_in_lower_case() -> None:
 def test_another_shape_is_no_document(value: Json) -> None:
     with pytest.raises(UntrustedError, match="not a signed document"):
         document_from_json(value)
+
+
+def test_other_bytes_are_signed_unless_they_could_pass_for_a_document() -> None:
+    identity = Identity(bytes(32))
+    SigningKey(bytes(32)).verify_key.verify(b"POST\n/v1/jobs", bytes.fromhex(identity.sign_bytes(b"POST\n/v1/jobs")))
+    with pytest.raises(InputError, match="document"):
+        identity.sign_bytes(b"tradeskill/receipt/1\n{}")

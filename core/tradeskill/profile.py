@@ -48,6 +48,9 @@ class _LockedIdentity(Identity):
     def sign(self, kind: str, body: Mapping[str, Json]) -> SignedDocument:
         return self.unlocked().sign(kind, body)
 
+    def sign_bytes(self, message: bytes) -> str:
+        return self.unlocked().sign_bytes(message)
+
     def unlocked(self) -> Identity:
         if self._identity is None:
             identity = Identity(self._unlock())

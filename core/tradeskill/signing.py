@@ -32,6 +32,7 @@ KINDS: Final = ("offer", "request", "quote", "receipt", "countersign")
 MAX_DEPTH: Final = 64
 _KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SIGNATURE = re.compile(r"[0-9a-f]{128}", re.ASCII)
+_MARK: Final = b"tradeskill/"
 
 
 def canonical(value: Json | Mapping[str, Json]) -> bytes:
@@ -107,6 +108,12 @@ class Identity:
     def sign(self, kind: str, body: Mapping[str, Json]) -> SignedDocument:
         return SignedDocument(kind, dict(body), self.key, self._signer.sign(_message(kind, body)).signature.hex())
 
+    def sign_bytes(self, message: bytes) -> str:
+        """128 hex over bytes that are no document, such as a request's canonical string. InputError where they could pass for a document's."""
+        if message.startswith(_MARK):
+            raise InputError("these bytes begin as a signed document does: only `sign` makes those")
+        return self._signer.sign(message).signature.hex()
+
 
 def verify_document(document: SignedDocument, kind: str, key: str | None = None) -> Mapping[str, Json]:
     """The body, once its signature, its kind and (when given) its signer are right; UntrustedError otherwise."""
@@ -142,4 +149,4 @@ def document_from_json(value: Json) -> SignedDocument:
 
 
 def _message(kind: str, body: Mapping[str, Json]) -> bytes:
-    return f"tradeskill/{kind}/1\n".encode() + canonical(body)
+    return _MARK + f"{kind}/1\n".encode() + canonical(body)
