@@ -18,7 +18,7 @@ from tradeskill.world import World
 
 if TYPE_CHECKING:
     from tradeskill.signing import Identity
-    from tradeskill_plugins.market.book import Book
+    from tradeskill_plugins.market.book import Book, JobRow, Page
     from tradeskill_plugins.market.store import Committer, Store
 
 __all__ = ["EmbeddedMarket", "tradeskill_capabilities", "tradeskill_open_market"]
@@ -89,73 +89,92 @@ class EmbeddedMarket:
     # offers
 
     async def publish(self, document: SignedDocument) -> Offer:
-        from tradeskill_plugins.market.entries import offer_entry
+        from tradeskill_plugins.market.signed import offer_entry, offer_of
 
         entry = offer_entry(document, self._caller)
-        return await self._write(lambda book, now: book.publish(entry, now))
+        return offer_of(await self._write(lambda book, now: book.publish(entry, now)))
 
     async def withdraw(self, offer_id: str) -> None:
         await self._write(lambda book, now: book.withdraw(self._caller, offer_id, now))
 
     async def offer(self, offer_id: str) -> Offer:
-        return self._opened().read(lambda book: book.offer(offer_id), quick=True)
+        from tradeskill_plugins.market.signed import offer_of
+
+        return offer_of(self._opened().read(lambda book: book.offer(offer_id), quick=True))
 
     async def search(self, query: str = "", tags: Sequence[str] = (), seller: str = "", limit: int = 20, offset: int = 0) -> list[Offer]:
-        return await self._read(lambda book: book.search(query, tags, seller, limit, offset))
+        from tradeskill_plugins.market.book import Search
+        from tradeskill_plugins.market.signed import offer_of
+
+        asked = Search(query, tuple(tags), seller)
+        return [offer_of(row) for row in await self._read(lambda book: book.search(asked, limit, offset))]
 
     # jobs
 
     async def request(self, document: SignedDocument) -> Job:
-        from tradeskill_plugins.market.entries import request_entry
+        from tradeskill_plugins.market.signed import request_entry
 
         entry = request_entry(document, self._caller)
         job_id = str(uuid.UUID(bytes=self._world.random_bytes(16), version=4))
-        return await self._write(lambda book, now: book.request(entry, job_id, now))
+        return await self._step(lambda book, now: book.request(entry, job_id, now))
 
     async def quote(self, job_id: str, document: SignedDocument) -> Job:
-        from tradeskill_plugins.market.entries import quote_entry
+        from tradeskill_plugins.market.signed import quote_entry
 
         entry = quote_entry(document, self._caller, job_id)
-        return await self._write(lambda book, now: book.quote(entry, now))
+        return await self._step(lambda book, now: book.quote(entry, now))
 
     async def decline(self, job_id: str, code: str, message: str) -> Job:
         from tradeskill_plugins.market.entries import error_entry
 
         error = error_entry(code, message)
-        return await self._write(lambda book, now: book.decline(self._caller, job_id, error, now))
+        return await self._step(lambda book, now: book.decline(self._caller, job_id, error, now))
 
     async def accept(self, job_id: str) -> Job:
-        return await self._write(lambda book, now: book.accept(self._caller, job_id, now))
+        return await self._step(lambda book, now: book.accept(self._caller, job_id, now))
 
     async def submit_payment(self, job_id: str, rail: str, payment_id: str, token: str = "") -> Job:
         from tradeskill_plugins.market.entries import claim_entry
 
         claim = claim_entry(rail, payment_id, token)
-        return await self._write(lambda book, now: book.submit_payment(self._caller, job_id, claim, now))
+        return await self._step(lambda book, now: book.submit_payment(self._caller, job_id, claim, now))
 
     async def lock(self, job_id: str) -> Lock:
-        return await self._write(lambda book, now: book.lock(self._caller, job_id, now))
+        row = await self._write(lambda book, now: {"now": now, **book.lock(self._caller, job_id, now)})
+        return Lock(job_id, row["lock_expires_at"], (row["lock_expires_at"] - row["now"]) / 1000, row["market_fence"])
 
     async def deliver(self, job_id: str, delivery: Delivery, market_fence: int | None) -> Job:
-        from tradeskill_plugins.market.entries import delivery_entry
+        from tradeskill_plugins.market.signed import delivery_entry
 
         entry = delivery_entry(delivery, self._caller, job_id)
-        return await self._write(lambda book, now: book.deliver(self._caller, job_id, entry, market_fence, now))
+        return await self._step(lambda book, now: book.deliver(self._caller, job_id, entry, market_fence, now))
 
     async def cancel(self, job_id: str, reason: str = "") -> Job:
-        return await self._write(lambda book, now: book.cancel(self._caller, job_id, reason, now))
+        return await self._step(lambda book, now: book.cancel(self._caller, job_id, reason, now))
 
     async def get(self, job_id: str) -> Job:
         await self._sweep()
-        return self._opened().read(lambda book: book.get(self._caller, job_id), quick=True)
+        return _job(*self._opened().read(lambda book: _read_job(book, book.get(self._caller, job_id)), quick=True))
 
     async def find_request(self, nonce: str) -> Job | None:
         await self._sweep()
-        return self._opened().read(lambda book: book.find_request(self._caller, nonce), quick=True)
+
+        def find(book: Book) -> tuple[JobRow, bytes | None] | None:
+            row = book.find_request(self._caller, nonce)
+            return None if row is None else _read_job(book, row)
+
+        found = self._opened().read(find, quick=True)
+        return None if found is None else _job(*found)
 
     async def changes(self, cursor: str, limit: int = 100) -> Changes:
         await self._sweep()
-        return await self._read(lambda book: book.changes(self._caller, cursor, limit))
+
+        def look(book: Book) -> tuple[Page, list[tuple[JobRow, bytes | None]]]:
+            page = book.changes(self._caller, cursor, limit)
+            return page, [_read_job(book, row) for row in page.rows]
+
+        page, rows = await self._read(look)
+        return Changes(tuple(_job(*row) for row in rows), page.cursor, page.more)
 
     async def events(self) -> AsyncIterator[str]:
         """Ids of jobs changed since the first `anext`, by anybody. Canceled while it waits, it loses nothing that `changes` would not show.
@@ -201,12 +220,25 @@ class EmbeddedMarket:
         # the time is read inside the transaction: waiting for other writers may have taken seconds
         return await self._committer.write(lambda book: function(book, self._world.now_ms()))
 
+    async def _step(self, function: Callable[[Book, int], JobRow]) -> Job:
+        return _job(*await self._write(lambda book, now: _read_job(book, function(book, now))))
+
     async def _sweep(self) -> None:
         """Expire what is due before anything is shown; with nothing due, one look into an index."""
         now = self._world.now_ms()
         while self._opened().read(lambda book: book.due(now), quick=True):
             # by the same `now`: a clock set back meanwhile must not make this wait for it
             await self._write(lambda book, _: book.sweep(now))
+
+
+def _read_job(book: Book, row: JobRow) -> tuple[JobRow, bytes | None]:
+    return row, book.result(row["job_id"]) if row["result_sha256"] is not None else None
+
+
+def _job(row: JobRow, data: bytes | None) -> Job:
+    from tradeskill_plugins.market.signed import job_of
+
+    return job_of(row, data)
 
 
 @contextmanager
