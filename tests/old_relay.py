@@ -152,9 +152,10 @@ class OldRelay:
                 return
             self.calls.append(call)
             answer = await self._answer(call)
-            for name in ("x-request-id",):
-                given = call.headers.get(name, "")
-                answer.headers.append((name, given if 0 < len(given) <= 64 else str(uuid.uuid4())))
+            given = call.headers.get("x-request-id", "")
+            answer.headers.append(("x-request-id", given if 0 < len(given) <= 64 else str(uuid.uuid4())))
+            if call.key and "idempotency-key" in call.headers:
+                answer.headers.append(("idempotency-key", call.headers["idempotency-key"]))
             await self._write(connection, writer, answer)
             if connection.our_state is h11.MUST_CLOSE or connection.their_state is h11.MUST_CLOSE:
                 return

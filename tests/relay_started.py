@@ -10,7 +10,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+from tests.old_relay import running_old_relay
+from tests.relay_wire import Wire
+from tradeskill.testing.market_contract import SteppedClock
 
 PATIENCE = 60.0  # seconds until a relay that does not come up fails the test
 SERVE = (sys.executable, "-m", "tradeskill", "relay", "serve")
@@ -89,3 +94,33 @@ def relay_process(data: Path | str, *options: str) -> Iterator[RelayProcess]:
         yield relay
     finally:
         relay.stop()
+
+
+@dataclass(frozen=True)
+class Stand:
+    """A running relay on a clock that only the test moves. `ours` is false for the double of the old one."""
+
+    url: str
+    clock: SteppedClock
+    ours: bool
+
+    def wire(self, source: str = "") -> Wire:
+        return Wire(self.url, self.clock, source)
+
+
+@contextmanager
+def stand(kind: str, data: Path, *, limits: bool = False, clock: SteppedClock | None = None) -> Iterator[Stand]:
+    """A relay within this process, on a thread of its own: `ours` on the file `data`, or the `old` one in memory."""
+    clock = clock or SteppedClock()
+    if kind == "old":
+        with running_old_relay(world=clock, limits=limits) as relay:
+            yield Stand(relay.url, clock, ours=False)
+    else:
+        with _within(data, clock, limits) as url:
+            yield Stand(url, clock, ours=True)
+
+
+@contextmanager
+def _within(data: Path, clock: SteppedClock, limits: bool) -> Iterator[str]:
+    raise NotImplementedError
+    yield ""

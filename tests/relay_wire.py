@@ -94,11 +94,12 @@ class Party:
 
 
 class Wire:
-    """One connection to one relay. `world`: the clock that requests are dated by."""
+    """One connection to one relay. `world`: the clock that requests are dated by. `source`: the loopback address it comes from."""
 
-    def __init__(self, url: str, world: World | None = None) -> None:
+    def __init__(self, url: str, world: World | None = None, source: str = "") -> None:
         parts = urllib.parse.urlsplit(url)
         self.url, self.host, self.port, self.world = url, parts.hostname or "127.0.0.1", parts.port or 80, world or World()
+        self.source = source
         self.reopens = True  # whether a kept connection that turns out to be closed is opened anew without a word
         self._socket: socket.socket | None = None
 
@@ -114,7 +115,7 @@ class Wire:
             self._socket = None
 
     def another(self) -> Wire:
-        return Wire(self.url, self.world)
+        return Wire(self.url, self.world, self.source)
 
     def exchange(self, request: bytes, method: str = "GET") -> Answer:
         """These bytes go out, one answer comes back. ConnectionError when the connection ends without one (what was done is then unknown)."""
@@ -129,7 +130,7 @@ class Wire:
     def _exchange(self, request: bytes, method: str) -> Answer:
         try:
             if self._socket is None:
-                self._socket = socket.create_connection((self.host, self.port), PATIENCE)
+                self._socket = socket.create_connection((self.host, self.port), PATIENCE, (self.source, 0) if self.source else None)
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket.sendall(request)
             response = http.client.HTTPResponse(self._socket, method=method)
