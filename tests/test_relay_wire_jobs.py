@@ -1,4 +1,7 @@
-"""Every endpoint of a job's way: what it answers, who may call it and in which state, how long and how late. Black-box, over real HTTP."""
+"""Every endpoint of a job's way: what it answers, who may call it and in which state, how long and how late. Black-box, over real HTTP.
+
+Past 400 lines because it is one table of states, fields and times, in the order of a job's life.
+"""
 
 from __future__ import annotations
 
