@@ -51,7 +51,7 @@ class Book(Offers):
             if known is not None:
                 if known["request_hash"] != entry.hash:
                     raise StateError(f"nonce {entry.nonce} already opened job {known['job_id']} with another request: use a fresh nonce")
-                return self._with_papers(known)
+                return self.with_papers(known)
         self._check_network(entry.network)
         offer = self._offer(entry.offer_id)
         if not offer["active"]:
@@ -155,7 +155,7 @@ class Book(Offers):
 
     def get(self, caller: str, job_id: str) -> JobRow:
         """Reads only: where time may have run out, `sweep` first."""
-        return self._with_papers(self._visible(job_id, caller))
+        return self.with_papers(self._visible(job_id, caller))
 
     def result(self, job_id: str) -> bytes | None:
         """The bytes that were delivered here, if any."""
@@ -164,7 +164,7 @@ class Book(Offers):
 
     def find_request(self, caller: str, nonce: str) -> JobRow | None:
         row = self._row(schema.JOB_OF_NONCE, (caller, entries.check_text("nonce", nonce, 1, 128)))
-        return None if row is None else self._with_papers(row)
+        return None if row is None else self.with_papers(row)
 
     # changes
 
@@ -226,19 +226,19 @@ class Book(Offers):
         row = self._visible(job_id, caller)
         if row[role] != caller:
             raise RefusedError(f"only the {role} of job {job_id} may do this")
-        job = self._with_papers(row)
+        job = self.with_papers(row)
         if row["due_at"] is not None and row["due_at"] <= now_ms:
             return self._expire(job, now_ms)
         return job
 
-    def _with_papers(self, row: Row) -> JobRow:
+    def with_papers(self, row: Row) -> JobRow:
         papers = self._db.execute(schema.PAPERS, (row["job_id"],)).fetchall()
         return {**dict(row), "papers": {paper["kind"]: paper["text"] for paper in papers}}
 
     def _answer(self, job_id: str) -> JobRow:
         row = self._row(schema.JOB, (job_id,))
         assert row is not None
-        return self._with_papers(row)
+        return self.with_papers(row)
 
     def _repeated(self, row: JobRow, same: bool, what: str) -> JobRow:
         if self._strict:

@@ -121,6 +121,11 @@ class Offers:
         row = self._row(schema.FACT, ("network",))
         return None if row is None else str(row["value"])
 
+    def rows(self, sql: str, values: Any) -> list[Row]:
+        """For whoever keeps tables of its own beside the book's."""
+        found: list[Row] = self._db.execute(sql, values).fetchall()
+        return found
+
     # inside
 
     def _row(self, sql: str, values: Any) -> Row | None:

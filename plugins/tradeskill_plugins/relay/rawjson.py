@@ -11,10 +11,16 @@ from tradeskill.errors import InputError
 from tradeskill.model import Json
 from tradeskill.signing import parse_json
 
-__all__ = ["Member", "members"]
+__all__ = ["Member", "NotAnObjectError", "members"]
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _DECODER: Final = json.JSONDecoder()
+
+
+class NotAnObjectError(InputError):
+    """Good JSON, but no object."""
+
+    code = "usage.input.object"
 
 
 @dataclass(frozen=True)
@@ -26,10 +32,10 @@ class Member:
 
 
 def members(data: bytes, what: str = "body") -> dict[str, Member]:
-    """The members of the one JSON object in `data`, in order. InputError on anything that `parse_json` refuses, on NUL, and on other values than objects."""
+    """The members of the one JSON object in `data`, in order. InputError on what `parse_json` refuses and on NUL, NotAnObjectError on other values."""
     value = parse_json(data, what)
     if not isinstance(value, dict):
-        raise InputError(f"{what} must be a JSON object")
+        raise NotAnObjectError(f"{what} must be a JSON object")
     text = data.decode()
     if "\\u0000" in text and _holds_nul(value):
         raise InputError(f"{what} holds a NUL character")

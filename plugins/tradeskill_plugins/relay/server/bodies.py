@@ -237,3 +237,7 @@ def _check_bytes(name: str, text: str, most: int) -> None:
     size = len(text.encode(errors="replace"))
     if size > most:
         raise Rejection("payload_too_large", f"{name} exceeds {most} bytes", {"bytes": size, "maxBytes": most})
+
+
+def wrong_offer(offer_id: str) -> UsageError:
+    return UsageError(f"the document is for another offer than {offer_id}")

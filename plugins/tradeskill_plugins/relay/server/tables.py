@@ -19,6 +19,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX jobs_buyer_created ON jobs (buyer, created_at)",
         "CREATE INDEX jobs_seller_updated ON jobs (seller, updated_at)",
         "CREATE INDEX jobs_buyer_updated ON jobs (buyer, updated_at)",
+        "CREATE INDEX jobs_change ON jobs (change)",
         "CREATE TABLE nonces (name BLOB PRIMARY KEY, expires_at INTEGER NOT NULL) STRICT, WITHOUT ROWID",
         "CREATE INDEX nonces_expires ON nonces (expires_at)",
         """CREATE TABLE answers (
@@ -42,5 +43,7 @@ ANSWERS_DROP: Final = """DELETE FROM answers WHERE (caller, idempotency_key) IN
 LINK_ADD: Final = "INSERT INTO links (token, job_id) VALUES (?, ?)"
 LINK: Final = "SELECT job_id FROM links WHERE token = ?"
 
-# A page of jobs: {sides} is one or two of these, {more} further conditions.
+CHANGED_SINCE: Final = "SELECT job_id, seller, buyer, state, revision, change FROM jobs WHERE change > ? ORDER BY change LIMIT ?"
+
+# A page of jobs: one or two of these; {more}: further conditions.
 LISTED: Final = "SELECT * FROM jobs WHERE {side} = ?{more}"

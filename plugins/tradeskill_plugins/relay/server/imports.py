@@ -1,0 +1,15 @@
+"""Which of the packages that only a server needs are missing."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Final
+
+__all__ = ["missing"]
+
+_NEEDED: Final = ("uvicorn", "httptools", "uvloop", "prometheus_client")
+
+
+def missing() -> str:
+    """Their names, or nothing."""
+    return ", ".join(name for name in _NEEDED if find_spec(name) is None)

@@ -1,0 +1,133 @@
+"""`GET /v1/jobs` and `GET /v1/offers`: their parameters, their pages, their totals."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from tradeskill.errors import UsageError
+from tradeskill_plugins.market.book import Book, JobRow, Search
+from tradeskill_plugins.relay import wire
+from tradeskill_plugins.relay.server import tables
+from tradeskill_plugins.relay.server.answers import job_json, offer_json
+
+__all__ = ["Totals", "changes_page", "jobs_page", "offers_page", "query_of", "search_of"]
+
+_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
+_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+MAX_OFFSET: Final = 1_000_000
+
+
+def query_of(query: bytes) -> dict[str, str]:
+    """The query's parameters, trimmed. UsageError on a repeated one, on broken escapes and on what is not UTF-8 text."""
+    try:
+        text = query.decode("ascii")
+        if _ESCAPE.search(text):
+            raise UsageError("the query holds a % that escapes nothing: write %25")
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=32)
+    except ValueError as error:
+        raise UsageError("the query must be percent-encoded UTF-8 with at most 32 parameters") from error
+    found = {name: value.strip() for name, value in pairs}
+    if len(found) != len(pairs):
+        raise UsageError("a query parameter is given twice: give each once")
+    for name, value in found.items():
+        if "\0" in value or "\0" in name:
+            raise UsageError(f"query parameter {name[:40]!r} holds a NUL character")
+    return found
+
+
+def search_of(query: Mapping[str, str]) -> Search:
+    tags = tuple(tag for tag in (part.strip() for part in query.get("tags", "").split(",")) if tag)
+    if len(tags) > 16 or any(len(tag) > 32 for tag in tags):
+        raise UsageError("tags must be at most 16, of at most 32 characters each")
+    mode, active = query.get("pricing_mode", ""), query.get("active", "true")
+    if "pricing_mode" in query and mode not in ("fixed", "quote"):
+        raise UsageError("pricing_mode must be fixed or quote")
+    if active not in ("true", "false"):
+        raise UsageError("active must be true or false")
+    if len(query.get("q", "")) > 200 or len(query.get("seller_pubkey", "")) > 64:
+        raise UsageError("q may have 200 characters, seller_pubkey 64")
+    return Search(query.get("q", ""), tags, query.get("seller_pubkey", ""), mode, active == "true")
+
+
+class Totals:
+    """How many offers a search finds in all, counted once for as long as no offer changes."""
+
+    def __init__(self, most: int = 1024) -> None:
+        self._most = most
+        self._counted: OrderedDict[Search, tuple[int, int]] = OrderedDict()
+
+    def of(self, book: Book, asked: Search) -> int:
+        version = book.offers_version()
+        known = self._counted.get(asked)
+        if known is None or known[0] != version:
+            known = self._counted[asked] = (version, book.count(asked))
+        self._counted.move_to_end(asked)
+        while len(self._counted) > self._most:
+            self._counted.popitem(last=False)
+        return known[1]
+
+
+def offers_page(book: Book, query: Mapping[str, str], asked: Search, totals: Totals) -> str:
+    limit, offset = _page(query, 20)
+    rows = ",".join(offer_json(row) for row in book.search(asked, limit, offset))
+    return f'{{"offers":[{rows}],"limit":{limit},"offset":{offset},"total":{totals.of(book, asked)}}}'
+
+
+def jobs_page(book: Book, db: Any, caller: str, query: Mapping[str, str]) -> str:
+    """Newest first; with `updated_after` (strictly later) the longest unchanged first."""
+    limit, offset = _page(query, 50)
+    nonce = query.get("request_nonce")
+    if nonce is not None:
+        row = book.find_request(caller, nonce)
+        found, total = ([] if row is None else [row])[offset : offset + limit], int(row is not None)
+    else:
+        found, total = _jobs(book, db, caller, query, limit, offset)
+    return f'{{"jobs":[{",".join(job_json(row, listed=True) for row in found)}],"limit":{limit},"offset":{offset},"total":{total}}}'
+
+
+def changes_page(book: Book, caller: str, query: Mapping[str, str]) -> str:
+    limit = _page(query, 50)[0]
+    page = book.changes(caller, query["cursor"], limit)
+    rows = ",".join(job_json(row, listed=True) for row in page.rows)
+    return f'{{"jobs":[{rows}],"limit":{limit},"cursor":"{page.cursor}","more":{"true" if page.more else "false"}}}'
+
+
+def _jobs(book: Book, db: Any, caller: str, query: Mapping[str, str], limit: int, offset: int) -> tuple[list[JobRow], int]:
+    role, status, after = query.get("role", ""), query.get("status", ""), query.get("updated_after", "")
+    if role not in ("", "seller", "buyer"):
+        raise UsageError("role must be seller or buyer")
+    states = [part.strip() for part in status.split(",") if part.strip()]
+    if (status and not states) or any(state not in wire.JOB_STATES for state in states):
+        raise UsageError(f"status must be a list of {', '.join(wire.JOB_STATES)}")
+    more, values = "", []
+    if after:
+        more, values = " AND updated_at > ?", [wire.read_time("updated_after", after)]
+    if states:
+        more += f" AND state IN ({', '.join('?' * len(states))})"
+    column, direction = ("updated_at", "ASC") if after else ("created_at", "DESC")
+    order = f"ORDER BY {column} {direction}, change {direction}"
+    sides = [role] if role else ["seller", "buyer"]
+    one = [tables.LISTED.format(side=side, more=more) for side in sides]
+    given = [caller, *values, *states] * len(sides)
+    tops = " UNION ".join(f"SELECT * FROM ({sql} {order} LIMIT {limit + offset}) AS s{n}" for n, sql in enumerate(one))  # noqa: S608  # only our own words
+    rows = db.execute(f"SELECT * FROM ({tops}) AS t {order} LIMIT {limit} OFFSET {offset}", given).fetchall()  # noqa: S608  # as above
+    every = " UNION ".join(sql.replace("*", "job_id", 1) for sql in one)
+    total = db.execute(f"SELECT count(*) AS size FROM ({every}) AS t", given).fetchone()["size"]  # noqa: S608  # as above
+    return [book.with_papers(row) for row in rows], int(total)
+
+
+def _page(query: Mapping[str, str], limit: int) -> tuple[int, int]:
+    return _number(query, "limit", limit, 1, 100), _number(query, "offset", 0, 0, MAX_OFFSET)
+
+
+def _number(query: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    value = query.get(name, "")
+    if not value:
+        return default
+    if not _NUMBER.fullmatch(value) or not low <= int(value) <= high:
+        raise UsageError(f"{name} must be a whole number from {low} to {high}, not {value[:40]!r}")
+    return int(value)
