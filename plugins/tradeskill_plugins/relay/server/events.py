@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+from tradeskill.errors import TradeskillError
+from tradeskill.world import World
 from tradeskill_plugins.market.book import Book
 from tradeskill_plugins.relay.server import tables
 from tradeskill_plugins.relay.server.desk import Desk
 
 __all__ = ["Hub"]
+
+log = logging.getLogger("tradeskill.relay")
 
 HEARTBEAT: Final = 15.0  # seconds; shorter than the idle time-outs of common proxies
 PAGE: Final = 500
@@ -24,13 +29,14 @@ Change = tuple[str, str, int, int]  # job id, status, revision, change number
 class Hub:
     """Looks once after each commit and tells every stream whose job it was."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, desk: Desk, world: World) -> None:
+        self._desk, self._world = desk, world
         self._streams: dict[str, set[_Stream]] = {}
         self._position = 0
         self._woken = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._home = threading.get_ident()
+        self._starting = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -67,15 +73,16 @@ class Hub:
         `send(text, more)` waits for a slow reader; `receive` says when the reader has gone.
         """
         stream = _Stream()
-        if not self._streams:
-            self._position = await self._desk.read(lambda book: book.position(), quick=True)
-        self._streams.setdefault(caller, set()).add(stream)
+        self._streams.setdefault(caller, set()).add(stream)  # before the position is read: what is committed after that wakes it
         if self._closed:
             stream.end()
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._watch())
         gone = asyncio.create_task(_gone(receive, stream))
         try:
+            async with self._starting:
+                if sum(map(len, self._streams.values())) == 1:  # nobody was told of what happened before
+                    self._position = await self._desk.read(lambda book: book.position(), quick=True)
+                if self._task is None:
+                    self._task = asyncio.create_task(self._watch())
             await start()
             await send(": connected\n\n", True)
             cursor = last_id
@@ -99,14 +106,22 @@ class Hub:
             book.changes(caller, last_id, 1)
 
     async def _watch(self) -> None:
-        """One query a commit, however many streams listen."""
-        while self._streams and not self._closed:
+        """One query a commit while anybody listens, however many they are."""
+        while not self._closed:
             await self._woken.wait()
             self._woken.clear()
-            while found := await self._desk.read(lambda book: book.rows(tables.CHANGED_SINCE, (self._position, PAGE)), quick=True):
-                for row in found:
-                    self._position = row["change"]
-                    self._tell(row)
+            try:
+                await self._look()
+            except TradeskillError as error:
+                log.warning("streams: %s; looking again in a second", error)
+                await self._world.sleep(1.0)
+                self._woken.set()
+
+    async def _look(self) -> None:
+        while found := await self._desk.read(lambda book: book.rows(tables.CHANGED_SINCE, (self._position, PAGE)), quick=True):
+            for row in found:
+                self._position = row["change"]
+                self._tell(row)
 
     def _tell(self, row: Any) -> None:
         change = (row["job_id"], row["state"], row["revision"], row["change"])

@@ -57,7 +57,7 @@ async def run(settings: RelaySettings, world: World, *, ready: Callable[[str], N
         charging = Charging(settings.per_ip, settings.per_key, settings.strict, world)
         watching = Watching()
         desk = Desk(database, dialect, world, charging)
-        hub = Hub(desk)
+        hub = Hub(desk, world)
         limits = {"ip": settings.per_ip, "key": settings.per_key, "strict": settings.strict}
         serving = Serving(settings.public_url or "", settings.streams, settings.streams_per_key)
 
