@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,13 +10,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import uvloop
 
 from tests.old_relay import running_old_relay
 from tests.relay_wire import Wire
 from tradeskill.testing.market_contract import SteppedClock
+from tradeskill_plugins.relay.server.door import DoorSettings
+from tradeskill_plugins.relay.server.serving import RelaySettings, run
 
 PATIENCE = 60.0  # seconds until a relay that does not come up fails the test
 SERVE = (sys.executable, "-m", "tradeskill", "relay", "serve")
@@ -122,5 +129,25 @@ def stand(kind: str, data: Path, *, limits: bool = False, clock: SteppedClock | 
 
 @contextmanager
 def _within(data: Path, clock: SteppedClock, limits: bool) -> Iterator[str]:
-    raise NotImplementedError
-    yield ""
+    off: dict[str, Any] = {} if limits else {"per_ip": None, "per_key": None, "strict": None}
+    settings = RelaySettings(str(data), DoorSettings(port=0), **off)
+    begun: Future[tuple[str, asyncio.AbstractEventLoop]] = Future()
+    over = asyncio.Event()
+
+    def work() -> None:
+        try:
+            uvloop.run(run(settings, clock, ready=lambda url: begun.set_result((url, asyncio.get_running_loop())), stop=over))
+        except BaseException as error:
+            if begun.done():
+                raise
+            begun.set_exception(error)
+
+    thread = threading.Thread(target=work, name="relay")
+    thread.start()
+    url, loop = begun.result(PATIENCE)
+    try:
+        yield url
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join(PATIENCE)
+        assert not thread.is_alive()

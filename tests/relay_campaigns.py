@@ -1,0 +1,77 @@
+"""`python -m tests.relay_campaigns`: the relay's races, kills, broken requests and schemathesis at full length.
+
+Ends with one JSON line; exit 0 without faults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.relay_started import relay_process
+from tests.test_relay_hostile import bombard, schemathesis
+from tests.test_relay_kill import ordeal
+from tests.test_relay_races import CONTESTS, OUR_CONTESTS, play, play_claims
+
+
+def races(folder: Path, trials: int) -> dict[str, Any]:
+    with relay_process(folder / "races.db", "--no-limits") as relay:
+        outcomes = play(relay.url, CONTESTS | OUR_CONTESTS, trials) | play_claims(relay.url, trials)
+    faults = [f"{title}: {fault}" for title, outcome in outcomes.items() for fault in outcome.faults]
+    return {"contests": len(outcomes), "trials": min(outcome.trials for outcome in outcomes.values()), "faults": faults[:20]}
+
+
+def kills(folder: Path, lifecycles: int, seed: int) -> dict[str, Any]:
+    report = ordeal(folder / "kills.db", lifecycles=lifecycles, clients=8, every=100, seed=seed)
+    faults = report.violations + ([] if report.lifecycles == lifecycles else [f"{report.lifecycles} lifecycles finished"])
+    counted = {name: getattr(report, name) for name in ("lifecycles", "acknowledged", "kills", "retries", "replayed")}
+    return counted | {"faults": faults[:20]}
+
+
+def hostile(folder: Path, requests: int, seed: int) -> dict[str, Any]:
+    with relay_process(folder / "hostile.db", "--no-limits") as relay:
+        report = bombard(relay, requests, seed)
+    return {"requests": report.requests, "statuses": dict(sorted(report.statuses.items())), "grown_bytes": report.grown, "faults": report.faults}
+
+
+def described(folder: Path, seconds: int, seed: int) -> dict[str, Any]:
+    with relay_process(folder / "described.db", "--no-limits") as relay:
+        found = schemathesis(relay.url, seconds, seed, folder)
+        if "Traceback" in relay.said():
+            found.append(relay.said()[-3000:])
+    return {"seconds": seconds, "faults": found}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.relay_campaigns")
+    parser.add_argument("--trials", type=int, default=200, help="of each race; 0 leaves the races out, and so for the others")
+    parser.add_argument("--lifecycles", type=int, default=1000, help="during which the relay is killed again and again")
+    parser.add_argument("--requests", type=int, default=100_000, help="broken ones")
+    parser.add_argument("--seconds", type=int, default=300, help="of schemathesis")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="tradeskill-relay-") as name:
+        folder = Path(name)
+        for title, wanted, run in (
+            ("races", options.trials, lambda: races(folder, options.trials)),
+            ("kills", options.lifecycles, lambda: kills(folder, options.lifecycles, options.seed)),
+            ("hostile", options.requests, lambda: hostile(folder, options.requests, options.seed)),
+            ("schemathesis", options.seconds, lambda: described(folder, options.seconds, options.seed)),
+        ):
+            if wanted:
+                started = time.monotonic()
+                found[title] = run() | {"took_s": round(time.monotonic() - started, 1)}
+                print(f"{title}: {json.dumps(found[title])}", file=sys.stderr)
+    ok = not any(part["faults"] for part in found.values())
+    print(json.dumps({"ok": ok, "seed": options.seed, **found}))
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
