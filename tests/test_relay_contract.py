@@ -1,0 +1,53 @@
+"""The market's contract over a relay of ours: real server, real sockets, the client plugin; on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.relay_started import stand
+from tradeskill.contracts import Market, PluginContext
+from tradeskill.signing import Identity
+from tradeskill.testing.market_contract import MarketContract, MarketFor, SteppedClock
+from tradeskill_plugins.relay.client.market import tradeskill_open_market
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The URL of a folder, as its owner's web server shows it."""
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class TestRelayOnSqlite(MarketContract):
+    @pytest.fixture
+    def market_for(self, clock: SteppedClock, tmp_path: Path) -> Iterator[MarketFor]:
+        count = 0
+        with stand("ours", tmp_path / "relay.db", clock=clock) as relay, served(tmp_path / "uploads") as uploads:
+
+            def made(identity: Identity) -> Market:
+                nonlocal count
+                count += 1
+                context = PluginContext("relay", "dev", tmp_path / f"profile-{count}", clock, identity, lambda: "password")
+                upload = {"folder": str(tmp_path / "uploads"), "url": uploads}
+                return tradeskill_open_market({"url": relay.url, "local_results": True, "upload": upload}, context)
+
+            yield made
