@@ -39,8 +39,8 @@ class RelayProcess:
     def start(self) -> str:
         """The base URL, once it listens."""
         command = [*SERVE, "--port", str(self.port), "--data", self.data, "--json", *self.options]
-        errors = self.log.open("a") if self.log else subprocess.DEVNULL
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, "PYTHONWARNINGS": "error"})
+        with open(self.log or os.devnull, "a") as errors:  # noqa: PTH123  # either of two
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, "PYTHONWARNINGS": "error"})
         line = self._first_line()
         self.url = str(json.loads(line)["url"])
         self.port = int(self.url.rpartition(":")[2].rstrip("/"))

@@ -273,7 +273,7 @@ class Floor:
         )
         return self.seller.identity.sign("offer", {**made.body, **changes}) if changes else made
 
-    def offer_body(self, document: SignedDocument, **changes: Json) -> dict[str, Json]:
+    def offer_body(self, document: SignedDocument, /, **changes: Json) -> dict[str, Json]:
         """What is posted with the document: plain fields that agree with it."""
         body = document.body
         fields: dict[str, Json] = {"title": body["title"], "description": body["description"], "tags": body["tags"]}
@@ -291,7 +291,7 @@ class Floor:
         )
         return self.buyer.identity.sign("request", {**made.body, **changes}) if changes else made
 
-    def request_body(self, document: SignedDocument, **changes: Json) -> dict[str, Json]:
+    def request_body(self, document: SignedDocument, /, **changes: Json) -> dict[str, Json]:
         return {"offer_id": wire_offer_id(str(document.body["offer_id"])), "request_payload": {}, "request": as_json(document)} | changes
 
     def signed_request(self, value: Json = None) -> tuple[SignedDocument, Any]:

@@ -37,7 +37,7 @@ def refused(answer: Answer, status: int = 400, code: str = "validation_error") -
     assert list(answer.json) == ["error"]
     assert list(answer.json["error"]) == ["code", "message", "details"]
     assert answer.headers["x-tradeskill"] == "1"
-    assert answer.headers["x-request-id"]
+    assert answer.headers.get("x-request-id") or answer.headers["connection"] == "close"  # the door's own refusals have none
     assert not INSIDE.search(answer.body.decode()), answer
 
 
@@ -282,6 +282,6 @@ def test_keys_that_nobody_knows_are_ignored_except_by_deliver(floor: Floor) -> N
     ):
         assert floor.act(party, job["job_id"], action, body | more).status == 200, action
     for key, value in more.items():
-        refused(floor.act(floor.seller, job["job_id"], "deliver", {"result_url": "u", key: value}))
+        refused(floor.act(floor.seller, job["job_id"], "deliver", {"result_url": "https://u", key: value}))
     canceled = floor.requested()["job_id"]
     assert floor.act(floor.buyer, canceled, "cancel", more).status == 200

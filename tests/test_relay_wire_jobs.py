@@ -266,8 +266,8 @@ LONG: list[tuple[str, str, Any, Any]] = [  # action, field, the longest that pas
     ("quote", "payment_provider", "a" * 32, "a" * 33),
     ("payment", "payment_tx_hash", "a" * 128, "a" * 129),
     ("payment", "payment_tx_hash", "a", ""),
-    ("deliver", "result_url", "u" * 2048, "u" * 2049),
-    ("deliver", "result_url", "u", ""),
+    ("deliver", "result_url", "https:".ljust(2048, "u"), "https:".ljust(2049, "u")),
+    ("deliver", "result_url", "data:,", ""),
     ("cancel", "reason", "r" * 200, "r" * 201),
 ]
 BEFORE = {"quote": "requested", "payment": "accepted", "deliver": "running", "cancel": "requested"}
@@ -300,7 +300,6 @@ def test_each_field_has_its_limit(floor: Floor, action: str, field: str, fits: A
         {"title": 5},
         {"tags": "web"},
         {"tags": [1]},
-        {"tags": None},
         {"active": "true"},
         {"active": 1},
     ],
@@ -324,14 +323,14 @@ def test_an_offer_that_does_not_fit_is_400(floor: Floor, changes: dict[str, Any]
         ("payment", {}),
         ("payment", {"payment_tx_hash": 5}),
         ("deliver", {}),
-        ("deliver", {"result_url": "u", "error": {"code": "a", "message": "b"}}),
+        ("deliver", {"result_url": "https://u", "error": {"code": "a", "message": "b"}}),
         ("deliver", {"error": {"code": "a"}}),
         ("deliver", {"error": {"message": "a"}}),
         ("deliver", {"error": {"code": "", "message": "b"}}),
         ("deliver", {"error": {"code": "a", "message": 5}}),
         ("deliver", {"error": "broken"}),
         ("deliver", {"error": {"code": "a", "message": "b", "more": 1}}),
-        ("deliver", {"result_url": "u", "more": 1}),
+        ("deliver", {"result_url": "https://u", "more": 1}),
         ("deliver", {"result_url": 5}),
         ("cancel", {"reason": 5}),
     ],
@@ -346,6 +345,12 @@ def test_a_body_that_does_not_fit_is_400_and_changes_nothing(floor: Floor, actio
     answer = floor.act(floor.seller if action in SELLERS else floor.buyer, job["job_id"], action, body)
     assert (answer.status, answer.code) == (400, "validation_error"), answer
     assert floor.see(floor.buyer, job["job_id"]) == job
+
+
+@pytest.mark.parametrize("url", ["u", "javascript:alert(1)", "JavaScript:alert(1)", "file:///etc/passwd", "https://a b", "//a", "/a", "https:", "\u00e9:x"])
+def test_a_result_url_is_one_that_a_buyer_may_open(our_floor: Floor, url: str) -> None:
+    job = our_floor.running()["job_id"]
+    assert our_floor.act(our_floor.seller, job, "deliver", {"result_url": url}).code == "validation_error"
 
 
 def test_what_is_too_large_is_413_and_says_by_how_much(floor: Floor) -> None:
