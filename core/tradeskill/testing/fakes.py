@@ -218,7 +218,7 @@ class FakeWallet:
         if job_id not in self.store.invoices:
             index = self.store.next_index
             address = _address(self.ledger.network, self.name, index)
-            invoice = Invoice(self.rail, self.ledger.network, f"{self.name}-{index}", job_id, address, amount, expires_at)
+            invoice = Invoice(self.rail, self.ledger.network, address, job_id, address, amount, expires_at)
             with self._world.step("seller.index-reserved"):
                 self.store.next_index += 1
                 self.store.invoices[job_id] = invoice
