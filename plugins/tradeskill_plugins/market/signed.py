@@ -43,14 +43,15 @@ def offer_entry(document: SignedDocument, caller: str, text: str | None = None, 
         raise UsageError("tags must be a list of at most 16")
     if not isinstance(body.get("input", {}), dict):
         raise UsageError("input must be a JSON Schema object")
+    price = _price(body.get("price"))
     entry = OfferEntry(
         offer_id=offer_id or str(body["offer_id"]),
         seller=document.key,
         title=check_text("title", body.get("title"), 1, 120),
         description=check_text("description", body.get("description"), 1, 2_000),
         tags=tuple(check_text("tags", tag, 1, 32) for tag in tags),
-        pricing_mode="quote" if body.get("price") is None else "fixed",
-        fixed_price=_price(body.get("price")),
+        pricing_mode="quote" if price is None else "fixed",
+        fixed_price=price,
         document=text if text is not None else _as_text(document),
         network=_network(body),
     )
@@ -192,13 +193,15 @@ def _as_text(document: SignedDocument) -> str:
 
 
 def _price(price: Any) -> str | None:
+    """A fixed price in raw; in any other unit it is told by the document and the quote only."""
     if price is None:
         return None
     if not isinstance(price, dict):
         raise UsageError("price must be null or {amount, unit}")
     check_text("price.unit", price.get("unit"), 1, 16)
     try:
-        return str(parse_raw(price.get("amount")))
+        amount = str(parse_raw(price.get("amount")))
+        return amount if price["unit"] == "raw" else None
     except AmountError as error:
         raise UsageError(f"price.{error}") from error
 

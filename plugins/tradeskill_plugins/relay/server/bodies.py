@@ -51,7 +51,8 @@ def offer(body: Members, caller: str, offer_id: str) -> OfferEntry:
         named = document.body.get("offer_id")
         on_the_wire = wire.offer_id_on_the_wire(named) if isinstance(named, str) else offer_id
         entry = signed.offer_entry(document, caller, body["document"].text, on_the_wire)
-        _agree(body, {"title": entry.title, "description": entry.description, "tags": list(entry.tags)})
+        plain = {"title": entry.title, "description": entry.description, "tags": list(entry.tags)}
+        _agree(body, {**plain, "pricing_mode": entry.pricing_mode, "fixed_price_raw": entry.fixed_price})
         return entry if active is not False else _hidden(entry)
     tags = _value(body, "tags")
     if tags is not None and (not isinstance(tags, list) or len(tags) > 16):
