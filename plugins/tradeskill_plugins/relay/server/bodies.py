@@ -51,7 +51,7 @@ def offer(body: Members, caller: str, offer_id: str) -> OfferEntry:
         named = document.body.get("offer_id")
         on_the_wire = wire.offer_id_on_the_wire(named) if isinstance(named, str) else offer_id
         entry = signed.offer_entry(document, caller, body["document"].text, on_the_wire)
-        plain = {"title": entry.title, "description": entry.description, "tags": list(entry.tags)}
+        plain: dict[str, Json] = {"title": entry.title, "description": entry.description, "tags": list(entry.tags)}
         _agree(body, {**plain, "pricing_mode": entry.pricing_mode, "fixed_price_raw": entry.fixed_price})
         return entry if active is not False else _hidden(entry)
     tags = _value(body, "tags")
