@@ -152,6 +152,11 @@ class Profile:
             self._market = market
         return self._market
 
+    def check_market(self) -> None:
+        """ConfigError naming the key when the market's plugin refuses what is written for it. Opens nothing."""
+        choice = self.config.market
+        self.plugins.require(choice.plugin, "market").open_market(self._settings(choice), self.context("markets", choice.plugin))
+
     async def wallets(self) -> dict[str, Wallet]:
         """By rail. ConfigError when two wallets of the configuration serve one rail."""
         if self._wallets is None:
@@ -348,6 +353,7 @@ def create_profile(home: Path, config: Mapping[str, Any], network: Network, pass
             write_secret(home / IDENTITY_FILE, "identity", network, secret, password, world.random_bytes)
             key = Identity(secret).key
             (home / PUBLIC_FILE).write_text(key + "\n")
+            profile.check_market()
             for choice in profile.config.wallets:
                 profile.create_wallet(choice, wallet_secret or world.random_bytes(32))
         except OSError as error:

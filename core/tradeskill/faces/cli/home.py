@@ -20,6 +20,7 @@ DEFAULT_RPC, DEFAULT_WS = "http://127.0.0.1:7076", "ws://127.0.0.1:7078"
 
 @example(
     "TRADESKILL_HOME=./seller tradeskill init --network dev --market ./market.db",
+    "tradeskill init --network dev --market relay --market-url http://127.0.0.1:8402",
     "tradeskill init --non-interactive --network dev --rpc http://127.0.0.1:7076 --ws ws://127.0.0.1:7078 --market ./market.db --password-file pw",
 )
 def init(
@@ -27,8 +28,10 @@ def init(
     rpc: Annotated[list[str] | None, typer.Option("--rpc", help="URL of a Nano node's RPC; may be repeated.")] = None,
     ws: Annotated[str, typer.Option("--ws", help='URL of its websocket; "" for none.')] = DEFAULT_WS,
     market: Annotated[
-        str, typer.Option("--market", help="A market file that buyers and sellers share, or a relay's URL. Default: market.db beside the profile.")
+        str, typer.Option("--market", help='A market file that buyers and sellers share, or "relay". Default: market.db beside the profile.')
     ] = "",
+    market_url: Annotated[str, typer.Option("--market-url", help="The relay's URL.")] = "",
+    market_insecure: Annotated[bool, typer.Option("--market-insecure", help="Allow plain http to a relay on another machine.")] = False,
     live: Annotated[bool, typer.Option("--live", help="Needed for the live network: real money.")] = False,
     non_interactive: Annotated[bool, typer.Option("--non-interactive", help="Never ask; take the password from --password-file.")] = False,
     as_json: AsJson = False,
@@ -61,7 +64,7 @@ def init(
         chosen: Network = next(n for n in NETWORKS if n == network)
         config = {
             "network": network,
-            "market": _market(market, home),
+            "market": _market(market, market_url, market_insecure, home),
             "wallets": [{"plugin": "nano", "rpc": rpc or [DEFAULT_RPC], **({"ws": ws} if ws else {})}],
         }
         key = create_profile(home, config, chosen, password, World())
@@ -85,11 +88,20 @@ def init(
         say("next: back up with `tradeskill backup FILE`, set spending caps in config.yaml (buyer.cap_total), then `tradeskill doctor`")
 
 
-def _market(text: str, home: Path) -> dict[str, str]:
-    if text.startswith(("http://", "https://")):
-        return {"plugin": "relay", "url": text}
+def _market(name: str, url: str, insecure: bool, home: Path) -> dict[str, Any]:
+    """What `market:` in the configuration says. `--market URL` is short for `--market relay --market-url URL`."""
+    from tradeskill.errors import UsageError
+
+    if name.startswith(("http://", "https://")) and not url:
+        name, url = "relay", name
+    if name == "relay" or (url and not name):
+        if not url:
+            raise UsageError("--market relay needs --market-url with the relay's address: `tradeskill relay serve` prints it (a file named relay: ./relay)")
+        return {"plugin": "relay", "url": url, **({"insecure": True} if insecure else {})}
+    if url or insecure:
+        raise UsageError(f"--market-url and --market-insecure are for a relay, --market {name!r:.200} is a file: leave one of them out, or say --market relay")
     beside = home.parent if "TRADESKILL_HOME" in os.environ else home  # the user's data folder is not ours to fill
-    return {"plugin": "embedded", "path": str(Path(text).expanduser().absolute() if text else beside / "market.db")}
+    return {"plugin": "embedded", "path": str(Path(name).expanduser().absolute() if name else beside / "market.db")}
 
 
 @example("tradeskill doctor", "tradeskill doctor --json")

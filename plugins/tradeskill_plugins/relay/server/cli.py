@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from tradeskill.faces.cli.shell import example
+from tradeskill.faces.cli.shell import example, say
+from tradeskill_plugins.relay.server.datasource import DEFAULT, VARIABLE, is_open_to_others, read_source, shown
 
 __all__ = ["app"]
 
@@ -23,7 +27,13 @@ def relay() -> None:
 @app.command()
 @example("tradeskill relay serve", "tradeskill relay serve --data relay.db --port 0 --json", "tradeskill relay serve --data postgresql://relay@127.0.0.1/relay")
 def serve(
-    data: Annotated[str, typer.Option(metavar="FILE|DSN", help="Where everything is kept: a file, made if need be, or a PostgreSQL DSN.")] = "relay.db",
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|DSN", show_default=False, help=f"A file, made if need be, or a PostgreSQL DSN: {VARIABLE} if not given, else {DEFAULT}."),
+    ] = None,
+    data_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default=False, help="A file that says it in its first line; for a DSN with a password.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = PORT,
     public_url: Annotated[str, typer.Option(metavar="URL", help="Where clients reach it, if not where it listens, e.g. behind a proxy.")] = "",
@@ -38,17 +48,24 @@ def serve(
 ) -> None:
     """Run a relay until interrupted.
 
-    It prints one line with its URL when it is ready, and logs one JSON line a request to stderr. SIGTERM lets requests under way finish.
+    It prints its URL and what to type next when it is ready, and logs one JSON line a request to stderr. SIGTERM lets requests under way finish.
     """
     import asyncio
     import json
     import logging
+    import re
     import signal
 
+    from tradeskill import __version__
     from tradeskill.errors import UsageError
     from tradeskill.world import World
     from tradeskill_plugins.relay.server.imports import missing
 
+    source = read_source(data, data_file, os.environ)
+    if data_file is not None and is_open_to_others(data_file):
+        say(f"warning: {data_file} can be read by others: chmod 600 {data_file}")
+    if public_url and re.fullmatch(r"https?://[^\s?#@]+", public_url, re.ASCII) is None:
+        raise UsageError(f"--public-url {public_url!r:.200} is no address that clients could use: give one such as https://relay.example")
     absent = missing()
     if absent:
         raise UsageError(f"to serve a relay, {absent} is needed: pip install 'tradeskill[relay]'")
@@ -58,23 +75,21 @@ def serve(
     from tradeskill_plugins.relay.server.serving import RelaySettings, run
 
     settings = RelaySettings(
-        data=data,
+        data=source,
         door=DoorSettings(host=host, port=port, proxies=tuple(proxy or ())),
         public_url=public_url or None,
         network=network,
         per_ip=per_ip or None if limits else None,
         per_key=per_key or None if limits else None,
         strict=strict or None if limits else None,
+        version=__version__,
     )
 
     def ready(url: str) -> None:
         if json_:
-            typer.echo(json.dumps({"url": url, "data": data if "://" not in data else "postgresql", "network": network}))
+            typer.echo(json.dumps({"url": url, "data": shown(source), "network": network}))
             return
-        typer.echo(f"relay ready: {url}")
-        typer.echo(f"  see it         {url}/docs")
-        typer.echo(f"  sell on it     tradeskill init --network dev --market relay --market-url {url}")
-        typer.echo(f"  what it offers curl -s {url}/v1/offers")
+        typer.echo("\n".join(_greeting(url, (public_url or url).rstrip("/"), network or "dev")))
 
     async def serve_until_stopped() -> None:
         stop = asyncio.Event()
@@ -84,3 +99,20 @@ def serve(
 
     logging.getLogger("tradeskill.relay").setLevel(logging.WARNING if quiet else logging.INFO)
     uvloop.run(serve_until_stopped())
+
+
+def _greeting(url: str, public: str, network: str) -> list[str]:
+    """The URL, and what to type next, each line as it is. `public`: where clients reach it."""
+    options = f"--network {network}{' --live' if network == 'live' else ''} --market relay --market-url {shlex.quote(public)}"
+    if public.startswith("http://") and public != url:
+        options += " --market-insecure"
+    return [
+        f"relay ready: {url}",
+        f"  for people   {public}/docs",
+        "next, in other terminals:",
+        f"  curl -s {shlex.quote(public)}/v1/offers",
+        f"  TRADESKILL_HOME=./seller tradeskill init {options}",
+        f"  TRADESKILL_HOME=./buyer tradeskill init {options}",
+        "  TRADESKILL_HOME=./buyer tradeskill doctor",
+        "  TRADESKILL_HOME=./buyer tradeskill offers",
+    ]
