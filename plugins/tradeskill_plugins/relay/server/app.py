@@ -18,7 +18,8 @@ from tradeskill_plugins.market.book import Book
 from tradeskill_plugins.relay import signed_http, wire
 from tradeskill_plugins.relay.rawjson import Member, NotAnObjectError, members
 from tradeskill_plugins.relay.server import endpoints, lists, tables
-from tradeskill_plugins.relay.server.desk import Answer, Call, Desk, Limits, Turn
+from tradeskill_plugins.relay.server.charging import Charging
+from tradeskill_plugins.relay.server.desk import Answer, Call, Desk, Turn
 from tradeskill_plugins.relay.server.endpoints import Asked, Endpoint
 from tradeskill_plugins.relay.server.events import Hub
 from tradeskill_plugins.relay.server.pages import Pages
@@ -65,9 +66,9 @@ class _Request:
 class Relay:
     """An ASGI application. Needs `tradeskill.target` and `tradeskill.ip` in its scope (door.py puts them there)."""
 
-    def __init__(self, desk: Desk, hub: Hub, pages: Pages, limits: Limits, watching: Watching, world: World, serving: Callable[[], Serving]) -> None:
+    def __init__(self, desk: Desk, hub: Hub, pages: Pages, charging: Charging, watching: Watching, world: World, serving: Callable[[], Serving]) -> None:
         """`serving` is asked at each request: the port, and so the base URL, is known only once the door is open."""
-        self._desk, self._hub, self._pages, self._limits, self._watching = desk, hub, pages, limits, watching
+        self._desk, self._hub, self._pages, self._charging, self._watching = desk, hub, pages, charging, watching
         self._world, self._serving = world, serving
         self._totals = lists.Totals()
         self._open: dict[str, Callable[[_Request], Awaitable[_Out]]] = {
@@ -90,7 +91,7 @@ class Relay:
             found = endpoints.find(request.method, request.path)
             if found is not None:
                 request.endpoint, request.path_id = found
-            self._charge_ip(request)
+            await self._charge_ip(request)
             if request.endpoint is None:
                 raise Rejection("not_found", f"there is no {request.method[:16]} {request.path[:100]} here: see /docs")
             if request.endpoint.kind == "stream":
@@ -124,10 +125,9 @@ class Relay:
 
     # signed calls
 
-    def _charge_ip(self, request: _Request) -> None:
+    async def _charge_ip(self, request: _Request) -> None:
         if request.path.startswith("/v1/"):
-            bucket = request.endpoint.bucket if request.endpoint is not None else "default"
-            refused = self._limits.charge("ip", request.ip, bucket, self._world.now_ms())
+            refused = await self._charging.ip(request.ip, request.endpoint.bucket if request.endpoint is not None else "default")
             if refused is not None:
                 raise refused
 
@@ -138,8 +138,9 @@ class Relay:
         claim = self._authenticated(request, body)
         act = _raising(trouble) if trouble is not None else self._prepared(endpoint, request, claim.key, parsed)
         key = request.headers.get(b"idempotency-key") if endpoint.method != "GET" else None
+        refused = await self._charging.key(claim.key, endpoint.bucket)
         answer = await self._desk.turn(
-            Call(claim.key, claim.nonce, request.method, request.target, body, None if key is None else _ascii(key).strip(), endpoint.bucket, act)
+            Call(claim.key, claim.nonce, request.method, request.target, body, None if key is None else _ascii(key).strip(), refused, act)
         )
         if answer.moved is not None:
             request.job = answer.moved[0]
@@ -177,7 +178,8 @@ class Relay:
             self._hub.check(turn.book, claim.key, last_id)
             return Answer(200, turn.book.market_id())
 
-        call = Call(claim.key, claim.nonce, request.method, request.target, body, None, "default", admit)
+        refused = await self._charging.key(claim.key, "default")
+        call = Call(claim.key, claim.nonce, request.method, request.target, body, None, refused, admit)
         market_id = (await self._desk.turn(call)).body
         with self._watching.stream(claim.key, self._serving()):
             await self._hub.send(claim.key, market_id, last_id, partial(_start_stream, send, request), partial(_send_text, send), receive)

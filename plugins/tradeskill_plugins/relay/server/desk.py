@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from tradeskill.errors import TradeskillError
 from tradeskill.world import World
@@ -48,7 +48,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Call:
-    """One verified request. `key`: its Idempotency-Key, None where there is none. `bucket`: which of the caller's rate limits it counts in."""
+    """One verified request. `key`: its Idempotency-Key, None where there is none. `refused`: what its rate limit said; told after the nonce is taken."""
 
     caller: str
     nonce: str
@@ -56,19 +56,13 @@ class Call:
     target: bytes
     body: bytes
     key: str | None
-    bucket: str
+    refused: Rejection | None
     act: Callable[[Turn], Answer]
 
 
-class Limits(Protocol):
-    """Rate limits by name; `db` is the transaction that a limit shared by processes may use."""
-
-    def charge(self, scope: str, name: str, bucket: str, now_ms: int, db: Statements | None = None) -> Rejection | None: ...
-
-
 class Desk:
-    def __init__(self, database: Database, dialect: Dialect, world: World, limits: Limits) -> None:
-        self._database, self._dialect, self._world, self._limits = database, dialect, world, limits
+    def __init__(self, database: Database, dialect: Dialect, world: World) -> None:
+        self._database, self._dialect, self._world = database, dialect, world
         self._commits = Commits(database, world, self._before)
         self._tidied = 0
         self._waiting: dict[tuple[str, str], str] = {}  # keyed calls between their arrival and their commit -> hash of the request
@@ -94,6 +88,10 @@ class Desk:
         """`function` on one consistent view. `quick`: for a few rows at most."""
         return await self._world.offload(partial(self._database.read, partial(self._on_book, function), 0 if not quick else 1))
 
+    async def step(self, step: Callable[[Statements], T]) -> T:
+        """A durable step that is no call's."""
+        return await self._commits.write(step)
+
     async def sweep(self) -> None:
         """Expire what is due, also where nobody calls."""
         now = self._world.now_ms()
@@ -115,15 +113,15 @@ class Desk:
             self._tidied = now
             db.execute(tables.NONCES_DROP, (now, TIDY_ROWS))
             db.execute(tables.ANSWERS_DROP, (now, TIDY_ROWS))
+            db.execute(tables.BUCKETS_DROP, (now - 2 * wire.WINDOW_MS, now))
 
     def _take(self, call: Call, hashed: str, others: str | None, db: Statements) -> Answer | Rejection:
         now = self._world.now_ms()
         name = bytes.fromhex(call.caller) + call.nonce.encode()
         if db.execute(tables.NONCE_ADD, (name, now + wire.NONCE_MS)).rowcount != 1:
             return Rejection("auth.nonce_replay", "this nonce was used before: send a fresh one")
-        refused = self._limits.charge("pubkey", call.caller, call.bucket, now, db)
-        if refused is not None:
-            return refused
+        if call.refused is not None:
+            return call.refused
         if call.key is not None:
             known = self._known(call, hashed, others, now, db)
             if known is not None:

@@ -22,6 +22,7 @@ from tradeskill_plugins.relay.server.commits import Database
 from tradeskill_plugins.relay.server.desk import Desk
 from tradeskill_plugins.relay.server.door import DoorSettings, serve
 from tradeskill_plugins.relay.server.events import Hub
+from tradeskill_plugins.relay.server.limits import Rates
 from tradeskill_plugins.relay.server.pages import Pages
 from tradeskill_plugins.relay.server.tables import LAYOUT
 from tradeskill_plugins.relay.server.watching import Watching
@@ -54,9 +55,10 @@ async def run(settings: RelaySettings, world: World, *, ready: Callable[[str], N
     """Serve until `stop` is set; `ready(url)` once it listens. UsageError, StorageError or UnavailableError where it cannot begin."""
     database, dialect = await world.offload(partial(_open, settings, world))
     try:
-        charging = Charging(settings.per_ip, settings.per_key, settings.strict, world)
         watching = Watching()
-        desk = Desk(database, dialect, world, charging)
+        desk = Desk(database, dialect, world)
+        rates = Rates(settings.per_ip, settings.per_key, settings.strict, wire.WINDOW_MS)
+        charging = Charging(rates, world, desk.step if _shared(settings.data) else None)
         hub = Hub(desk, world)
         limits = {"ip": settings.per_ip, "key": settings.per_key, "strict": settings.strict}
         serving = Serving(settings.public_url or "", settings.streams, settings.streams_per_key)
@@ -96,12 +98,17 @@ async def _end_streams(hub: Hub, stop: asyncio.Event) -> None:
 
 def _open(settings: RelaySettings, world: World) -> tuple[Database, schema.Dialect]:
     prepare = partial(_prepare, market_id=world.random_bytes(8).hex(), network=settings.network)
-    if settings.data.startswith(("postgres://", "postgresql://")):
+    if _shared(settings.data):
         from tradeskill_plugins.market.postgres import POSTGRES, PostgresDatabase
 
         return PostgresDatabase(settings.data, LAYOUT, where="relay database", readers=2, prepare=prepare), POSTGRES
     where = f"relay file {settings.data}"
     return SqliteFile(connector(Path(settings.data).expanduser().absolute(), where), LAYOUT, where=where, readers=2, prepare=prepare), schema.SQLITE
+
+
+def _shared(data: str) -> bool:
+    """Whether several relay processes may stand on it."""
+    return data.startswith(("postgres://", "postgresql://"))
 
 
 def _prepare(connection: Transaction, market_id: str, network: Network | None) -> None:
