@@ -370,7 +370,7 @@ def schemathesis(url: str, seconds: int, seed: int, folder: Path) -> list[str]:
     command += ["--checks", "not_a_server_error", "--max-response-time", "1.0", "--seed", str(seed), "--no-color", "--continue-on-failure"]
     command += ["--generation-database", "none", "--suppress-health-check", "all", "--warnings", "off"]
     command += ["--report-json-path", str(found), "--exclude-path", "/v1/events"]  # a stream has no end to wait for
-    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.relay_signing_hook", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.relay_signing_hook", "TRADESKILL_RELAY_URL": url, "PYTHONPATH": str(ROOT)}
     environment.pop("PYTHONWARNINGS", None)
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=seconds + 240)
     if ended.returncode == 0:
