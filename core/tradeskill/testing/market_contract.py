@@ -1,4 +1,4 @@
-"""The market's contract: what every implementation of `tradeskill.contracts.Market` must do. Subclass `MarketContract`, give two fixtures.
+"""The market's contract: what every `tradeskill.contracts.Market` must do. Subclass `MarketContract`, give `market_for` (and `largest_result`, if not 4 MiB).
 
     class TestMine(MarketContract):
         @pytest.fixture
@@ -286,6 +286,11 @@ class MarketContract:
     @pytest.fixture
     def market_for(self, clock: SteppedClock) -> MarketFor:
         raise NotImplementedError("give a fixture `market_for`: a function from an identity to an unopened market")
+
+    @pytest.fixture
+    def largest_result(self) -> int:
+        """Bytes of the largest result that the market takes, as it is set up here."""
+        return 4 * 2**20
 
     @pytest.fixture
     def play(self, market_for: MarketFor, clock: SteppedClock) -> Callable[[_Scenario], None]:
@@ -739,9 +744,9 @@ class MarketContract:
 
         play(scenario)
 
-    def test_a_result_of_four_mebibytes_comes_back_exactly_and_no_larger_one_enters(self, play: Callable[[_Scenario], None]) -> None:
+    def test_the_largest_result_comes_back_exactly_and_no_larger_one_enters(self, play: Callable[[_Scenario], None], largest_result: int) -> None:
         async def scenario(f: _Floor) -> None:
-            job, data = await f.running(), bytes(range(256)) * 16 * 1024
+            job, data = await f.running(), (bytes(range(256)) * (largest_result // 256 + 1))[:largest_result]
             with pytest.raises(UsageError):
                 await f.seller.deliver(job.job_id, f.delivery(job, result=Result(data + b"x")), job.market_fence)
             await f.seller.deliver(job.job_id, f.delivery(job, result=Result(data)), job.market_fence)
