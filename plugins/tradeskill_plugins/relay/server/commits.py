@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
@@ -34,10 +36,11 @@ class Database(Protocol):
 
 
 class Commits:
-    """`before` runs first in every commit."""
+    """`before` runs first in every commit. Commits have a thread to themselves, so that no crowd of slow reads can hold them up."""
 
-    def __init__(self, database: Database, world: World, before: Callable[[Statements], None]) -> None:
-        self._group = GroupCommit(lambda steps: database.run(steps, before), world)
+    def __init__(self, database: Database, before: Callable[[Statements], None]) -> None:
+        self._writer = _Writer()
+        self._group = GroupCommit(lambda steps: database.run(steps, before), self._writer)
 
     async def write(self, step: Callable[[Statements], T]) -> T:
         """What `step` returned, once it is on disk."""
@@ -46,3 +49,13 @@ class Commits:
     async def finish(self) -> None:
         """Returns once nothing is under way."""
         await self._group.finish()
+        self._writer.pool.shutdown(wait=False)
+
+
+class _Writer(World):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = ThreadPoolExecutor(1, "relay-commits")
+
+    async def offload(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.pool, function)

@@ -63,7 +63,7 @@ class Call:
 class Desk:
     def __init__(self, database: Database, dialect: Dialect, world: World) -> None:
         self._database, self._dialect, self._world = database, dialect, world
-        self._commits = Commits(database, world, self._before)
+        self._commits = Commits(database, self._before)
         self._tidied = 0
         self._waiting: dict[tuple[str, str], str] = {}  # keyed calls between their arrival and their commit -> hash of the request
 
