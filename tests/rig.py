@@ -22,7 +22,7 @@ from tradeskill.testing.fakes import FakeLedger, FakeWallet, Transfer
 from tradeskill.testing.fakes import _address as fake_address
 from tradeskill.testing.virtual_time import VirtualWorld
 from tradeskill_plugins.market.embedded import EmbeddedMarket
-from tradeskill_plugins.market.store import Store
+from tradeskill_plugins.market.store import open_sqlite
 
 PRICE = Amount(1000, "raw")
 SCHEMA: dict[str, Json] = {"type": "object", "required": ["url"], "properties": {"url": {"type": "string"}}, "additionalProperties": False}
@@ -53,7 +53,7 @@ class Rig:
     ) -> None:
         self.world = VirtualWorld(seed, at_label)
         self.book = market_table()
-        self.store = Store(lambda: self.book.raw, self.world, "dev")
+        self.store = open_sqlite(lambda: self.book.raw, self.world, "dev")
         self.ledger = FakeLedger(self.world.now_ms, "dev", confirm_after)
         self.machine = FakeMachine(plan) if plan is not None else FakeMachine()
         self.seller_identity, self.buyer_identity = Identity(b"s" * 32), Identity(b"b" * 32)

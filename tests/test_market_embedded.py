@@ -24,7 +24,7 @@ from tradeskill_plugins.market.book import Book, Search
 from tradeskill_plugins.market.embedded import EmbeddedMarket, tradeskill_capabilities, tradeskill_open_market
 from tradeskill_plugins.market.entries import OfferEntry
 from tradeskill_plugins.market.signed import offer_entry, offer_of, request_entry
-from tradeskill_plugins.market.store import Store, open_file, open_memory
+from tradeskill_plugins.market.store import Store, open_file, open_memory, open_sqlite
 
 SELLER, BUYER = Identity(b"s" * 32), Identity(b"b" * 32)
 NOW = 1_700_000_000_000
@@ -163,8 +163,8 @@ def test_a_migration_cut_half_way_leaves_the_old_file(tmp_path: Path, monkeypatc
 
 def test_commits_are_durable_before_they_are_acknowledged(tmp_path: Path) -> None:
     store = open_file(tmp_path / "m.db", World())
-    assert store._file._writer.execute("PRAGMA synchronous").fetchone()[0] == 2
-    assert store._file._writer.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert store._database._writer.execute("PRAGMA synchronous").fetchone()[0] == 2
+    assert store._database._writer.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     store.close()
 
 
@@ -186,13 +186,13 @@ def test_a_file_held_by_another_writer_is_unavailable_and_then_works(tmp_path: P
 def test_a_full_disk_acknowledges_nothing_and_loses_nothing(tmp_path: Path) -> None:
     store = open_file(tmp_path / "m.db", World())
     store.write(lambda book: book.publish(offer_entry(offer_document("first"), SELLER.key), NOW), NOW)
-    pages = store._file._writer.execute("PRAGMA page_count").fetchone()[0]
-    store._file._writer.execute(f"PRAGMA max_page_count = {pages}")
+    pages = store._database._writer.execute("PRAGMA page_count").fetchone()[0]
+    store._database._writer.execute(f"PRAGMA max_page_count = {pages}")
     big = [offer_entry(offer_document(f"o{n}", description=f"{n}" * 600), SELLER.key) for n in range(100, 140)]
     with pytest.raises(StorageError, match="full"):
         store.run([lambda book, entry=entry: book.publish(entry, NOW) for entry in big], NOW)
     assert [offer["offer_id"] for offer in store.read(lambda book: book.search())] == ["first"]
-    store._file._writer.execute("PRAGMA max_page_count = 100000")
+    store._database._writer.execute("PRAGMA max_page_count = 100000")
     store.run([lambda book, entry=entry: book.publish(entry, NOW) for entry in big], NOW)
     assert len(store.read(lambda book: book.search(limit=100))) == 41
     store.close()
@@ -214,7 +214,7 @@ class FailingDisk(sqlite3.Connection):
 def test_after_a_failed_fsync_nothing_is_written_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "m.db"
     open_file(file, World()).close()
-    store = Store(lambda: sqlite3.connect(file, isolation_level=None, check_same_thread=False, factory=FailingDisk), World())
+    store = open_sqlite(lambda: sqlite3.connect(file, isolation_level=None, check_same_thread=False, factory=FailingDisk), World())
     entry = offer_entry(offer_document(), SELLER.key)
     monkeypatch.setattr(FailingDisk, "failing", True)
     with pytest.raises(StorageError, match="FSYNC"):
@@ -249,9 +249,9 @@ def test_concurrent_calls_share_a_commit(tmp_path: Path) -> None:
     async def use() -> None:
         market = EmbeddedMarket(lambda: open_file(tmp_path / "m.db", World()), SELLER, World())
         await market.open()
-        before = market._opened()._file._commits
+        before = market._opened()._database._commits
         await asyncio.gather(*(market.publish(offer_document(f"o{n}")) for n in range(40)))
-        assert market._opened()._file._commits - before < 20
+        assert market._opened()._database._commits - before < 20
         assert len(await market.search(limit=100)) == 40
         await market.close()
 
@@ -320,9 +320,9 @@ def test_a_long_queue_of_expired_quotes_is_swept_in_bounded_commits() -> None:
     async def look() -> None:
         market = EmbeddedMarket(store, BUYER, clock)
         await market.open()
-        commits = store._file._commits
+        commits = store._database._commits
         assert (await market.get("j2499")).state == "expired"
-        assert store._file._commits - commits == 2
+        assert store._database._commits - commits == 2
         await market.close()
 
     asyncio.run(look())
@@ -337,7 +337,7 @@ def test_a_time_limit_holds_also_where_nobody_swept() -> None:
     entry = request_entry(sign_request(BUYER, offer, input_value=1, refund_to={}, nonce="n", created_at=0), BUYER.key)
     store.write(lambda book: book.request(entry, "j", 0), 0)
     store.write(lambda book: book._db.execute("UPDATE jobs SET state = 'quoted', quote_expires_at = 5, due_at = 5") and None, 0)
-    book = Book(store._file._writer)
+    book = Book(store._database._writer)
     with pytest.raises(StateError):
         book.accept(BUYER.key, "j", 5)
     assert book.get(BUYER.key, "j")["state"] == "expired"
@@ -442,7 +442,7 @@ class Plans:
     """Statements that note how SQLite runs each query."""
 
     def __init__(self, store: Store) -> None:
-        self.connection = store._file._readers[0]
+        self.connection = store._database._readers[0]
         self.plans: list[str] = []
 
     def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
@@ -472,7 +472,7 @@ def test_a_search_neither_sorts_nor_scans_the_offers(crowd: Store, search: dict[
 
 
 def test_a_rare_condition_beside_a_common_one_finds_its_offer(crowd: Store) -> None:
-    book = Book(crowd._file._readers[0])
+    book = Book(crowd._database._readers[0])
     assert find(book, "wording") == ["o7"]
     assert find(book, "ÜNÏ", ["web", "rare"], SELLER.key) == ["o7"]
     assert find(book, "ü") == ["o7"]
@@ -524,11 +524,11 @@ def test_a_withdrawn_offer_is_found_only_among_the_withdrawn() -> None:
 )
 def test_a_search_for_nonsense_is_refused(crowd: Store, search: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        find(Book(crowd._file._readers[0]), **search)
+        find(Book(crowd._database._readers[0]), **search)
 
 
 @pytest.mark.parametrize(
     "query", ['"', '""', '"a" OR "b"', "title:web", "web*", "NEAR(web page)", "(", "^web", "web -page", "\\", "'; DROP TABLE jobs; --", "\U0001f40c" * 3]
 )
 def test_a_query_is_text_and_never_a_search_language(crowd: Store, query: str) -> None:
-    assert find(Book(crowd._file._readers[0]), query) == []
+    assert find(Book(crowd._database._readers[0]), query) == []

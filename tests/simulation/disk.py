@@ -8,7 +8,7 @@ from typing import Any
 
 from tradeskill.journal import Database, MemoryBlobs
 from tradeskill.testing.virtual_time import Crashed, VirtualWorld
-from tradeskill_plugins.market.store import Store
+from tradeskill_plugins.market.store import open_sqlite
 
 from .faults import Faults
 from .life import Life
@@ -66,7 +66,7 @@ def journal_disk(faults: Faults, changed: Callable[[Life], None]) -> Disk:
 
 
 def market_table() -> Table:
-    return _table("market", lambda raw: Store(lambda: raw, VirtualWorld(), "dev"))
+    return _table("market", lambda raw: open_sqlite(lambda: raw, VirtualWorld(), "dev"))
 
 
 class Disk:

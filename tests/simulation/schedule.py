@@ -26,7 +26,7 @@ from tradeskill.testing.fake_backend import FakeMachine, Plan
 from tradeskill.testing.fakes import FakeLedger, FakeWallet
 from tradeskill.testing.virtual_time import Crashed, VirtualWorld, run_virtual
 from tradeskill_plugins.market.embedded import EmbeddedMarket
-from tradeskill_plugins.market.store import Store
+from tradeskill_plugins.market.store import open_sqlite
 
 from . import deeds
 from .disk import Connection, Disk, journal_disk, market_table
@@ -146,7 +146,7 @@ class Play:
         market_world = VirtualWorld(self.outcome.seed + 1)
         self.market_world = market_world
         self.market_table = market_table()
-        self.store = Store(lambda: self.market_table.raw, market_world, "dev")
+        self.store = open_sqlite(lambda: self.market_table.raw, market_world, "dev")
         self.ledger = FakeLedger(market_world.now_ms, "dev", self.scenario.confirm_after)
         self.ledger.listen(self._maybe_rolled_back)
         self.machine = FakeMachine(self._plan)
