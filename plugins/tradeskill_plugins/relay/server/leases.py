@@ -2,7 +2,8 @@
 
 A row is a bucket as in `limits.py` that also knows how many of its tokens are out on loan. What is in it and what is out together never
 exceed the limit, and a loan ends by itself: so in any stretch of time all processes together let through at most `limit` and what flowed in
-meanwhile, whatever is late, lost or crashed. A loan that is forgotten costs its tokens for two `hold_ms` at most.
+meanwhile, whatever is late, lost or crashed. A loan that is forgotten costs its tokens for two `hold_ms` at most (which a limit of 1
+feels at every token, and larger ones do not).
 """
 
 from __future__ import annotations
@@ -127,6 +128,8 @@ class Leases:
                 return refused(loan.token_at - now, limit, self._window)
             if loan.asking is None:
                 await self._ask(name, loan, limit)
+                if loan.tokens and self._clock() >= loan.ends:  # the database is so slow that what it lends is void when it comes
+                    return refused(RECHECK_MS, limit, self._window)
             else:
                 await asyncio.shield(loan.asking)
 
