@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint types coverage check bench simulate plant crash-walk docs clean
+.PHONY: help setup demo test lint types coverage check bench simulate plant crash-walk relay-campaigns docs clean
 
 help:
 	@echo "make demo        one agent hires another, offline, on an embedded network"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench       what we claim, measured here: one JSON object; SIZE=small|full"
 	@echo "make simulate    random schedules against the invariants; N=20000"
 	@echo "make crash-walk  kills real processes at every named step; each restart must finish the job"
+	@echo "make relay-campaigns  the relay's races, kill -9 during a thousand jobs, 100,000 broken requests, schemathesis"
 	@echo "make plant       plants named bugs; each must be caught"
 	@echo "make docs        writes the pages and vectors under docs/ that are made from the code"
 	@echo "make setup       the environment in $(VENV) (demo and test see to it themselves)"
@@ -71,6 +72,9 @@ simulate: $(VENV)/.dev
 
 crash-walk: $(VENV)/.dev
 	$(BIN)/python -m tests.crash
+
+relay-campaigns: $(VENV)/.dev
+	$(BIN)/python -m tests.relay_campaigns $(ARGS)
 
 plant: $(VENV)/.dev
 	$(BIN)/python -m tests.plant
