@@ -220,7 +220,7 @@ def pack_offer(document: SignedDocument) -> dict[str, Json]:
     if len(shown) > TAGS_MAX:
         raise UsageError(f"offer: tags: this relay carries {TAGS_MAX}, and one of them must be {TAG!r}: leave one out")
     rest = {name: value for name, value in body.items() if name not in ("title", "description", "tags")}
-    mark = f"\n\n[tso1.{_encode(bytes.fromhex(document.signature) + zlib.compress(canonical(rest), 9))}]"
+    mark = f"\n\n[tso1.{_encode(bytes.fromhex(document.signature) + zlib.compress(_stable(rest, 'offer'), 9))}]"
     if len(description) + len(mark) > DESCRIPTION_MAX:
         raise UsageError(
             f"offer: description is {len(description)} characters and the signed rest of the offer {len(mark)}, "
@@ -264,12 +264,25 @@ def _pricing(price: Json) -> dict[str, Json]:
 
 
 def _pack_signed(document: SignedDocument) -> str:
-    return f"{_encode(canonical(document.body))}.{_encode(bytes.fromhex(document.signature))}"
+    return f"{_encode(_stable(document.body, document.kind))}.{_encode(bytes.fromhex(document.signature))}"
 
 
 def _unpack_signed(kind: str, packed: str, key: str) -> SignedDocument:
     body, _, signature = packed.partition(".")
-    return SignedDocument(kind, _object(_decode(body), kind), key, _decode(signature).hex())
+    signed = _decode(signature)
+    if len(signed) != 64:
+        raise UntrustedError(f"{kind}: 64 bytes of signature must follow it")
+    return SignedDocument(kind, _object(_decode(body), kind), key, signed.hex())
+
+
+def _stable(body: Mapping[str, Json], what: str) -> bytes:
+    """Canonical JSON that is read back as the same: a float that prints as a whole number of 2^53 or more is not."""
+    data = canonical(body)
+    try:
+        _object(data, what)
+    except UntrustedError as error:
+        raise InputError(f"{error}; this relay cannot carry it") from error
+    return data
 
 
 def _object(data: bytes, what: str) -> dict[str, Json]:
