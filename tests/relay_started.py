@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -16,24 +18,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import uvloop
 
 from tests.old_relay import running_old_relay
+from tests.postgres import PostgresServer
 from tests.relay_wire import Wire
 from tradeskill.testing.market_contract import SteppedClock
 from tradeskill_plugins.relay.server.door import DoorSettings
 from tradeskill_plugins.relay.server.serving import RelaySettings, run
 
 PATIENCE = 60.0  # seconds until a relay that does not come up fails the test
+_NUMBERS = itertools.count(1)
 SERVE = (sys.executable, "-m", "tradeskill", "relay", "serve")
 
 
 class RelayProcess:
     """`tradeskill relay serve` on one file, started as often as is wanted; from the second start on it is on the same port."""
 
-    def __init__(self, data: Path | str, *options: str) -> None:
+    def __init__(self, data: Path | str, *options: str, log: Path | None = None) -> None:
+        """`data`: a file or a DSN. `log`: where its stderr goes; beside the file if not said."""
         self.data, self.options, self.port, self.url = str(data), options, 0, ""
-        self.log = Path(data).with_suffix(".log") if "://" not in str(data) else None
+        self.log = log if log is not None or "://" in str(data) else Path(data).with_suffix(".log")
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> str:
@@ -94,8 +100,8 @@ class RelayProcess:
 
 
 @contextmanager
-def relay_process(data: Path | str, *options: str) -> Iterator[RelayProcess]:
-    relay = RelayProcess(data, *options)
+def relay_process(data: Path | str, *options: str, log: Path | None = None) -> Iterator[RelayProcess]:
+    relay = RelayProcess(data, *options, log=log)
     relay.start()
     try:
         yield relay
@@ -115,9 +121,24 @@ class Stand:
         return Wire(self.url, self.clock, source)
 
 
+def fresh_database(server: PostgresServer) -> str:
+    """A database of its own on that server: its DSN, as a relay takes it."""
+    name = f"relay_{next(_NUMBERS)}"
+    server.run(f"CREATE DATABASE {name}")
+    return f"postgresql:///{name}?{urllib.parse.urlencode({'host': server.folder, 'user': 'keeper'})}"
+
+
+def place_for(kind: str, request: pytest.FixtureRequest) -> Path | str:
+    """Where a relay of this kind keeps its data: `postgres`: a database of the session's server, any other: a file in a folder of its own."""
+    if kind == "postgres":
+        return fresh_database(request.getfixturevalue("postgres"))
+    folder: Path = request.getfixturevalue("tmp_path_factory").mktemp(kind)
+    return folder / "relay.db"
+
+
 @contextmanager
-def stand(kind: str, data: Path, *, limits: bool = False, clock: SteppedClock | None = None) -> Iterator[Stand]:
-    """A relay within this process, on a thread of its own: `ours` on the file `data`, or the `old` one in memory."""
+def stand(kind: str, data: Path | str, *, limits: bool = False, clock: SteppedClock | None = None) -> Iterator[Stand]:
+    """A relay within this process, on a thread of its own: `ours` on the file `data`, `postgres` on the DSN, the `old` one in memory."""
     clock = clock or SteppedClock()
     if kind == "old":
         with running_old_relay(world=clock, limits=limits) as relay:
@@ -128,7 +149,7 @@ def stand(kind: str, data: Path, *, limits: bool = False, clock: SteppedClock | 
 
 
 @contextmanager
-def _within(data: Path, clock: SteppedClock, limits: bool) -> Iterator[str]:
+def _within(data: Path | str, clock: SteppedClock, limits: bool) -> Iterator[str]:
     off: dict[str, Any] = {} if limits else {"per_ip": None, "per_key": None, "strict": None}
     settings = RelaySettings(str(data), DoorSettings(port=0), **off)
     begun: Future[tuple[str, asyncio.AbstractEventLoop]] = Future()

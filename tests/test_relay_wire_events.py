@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.relay_started import Stand, stand
+from tests.relay_started import Stand, place_for, stand
 from tests.relay_wire import Floor, Party, Wire, plain_quote
 
 
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    with stand("ours", tmp_path_factory.mktemp("events") / "relay.db") as made:
+@pytest.fixture(scope="module", params=["ours", "postgres"])
+def ours(request: pytest.FixtureRequest) -> Iterator[Stand]:
+    with stand(request.param, place_for(request.param, request)) as made:
         yield made
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from tests.relay_started import Stand, stand
+from tests.relay_started import Stand, place_for, stand
 from tests.relay_wire import PLAIN_OFFER, Answer, Floor, as_bytes, plain_quote
 
 DAY = 24 * 3_600_000
 
 
-@pytest.fixture(scope="module", params=["ours", "old"])
-def either(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    with stand(request.param, tmp_path_factory.mktemp("idempotency") / "relay.db") as made:
+@pytest.fixture(scope="module", params=["ours", "postgres", "old"])
+def either(request: pytest.FixtureRequest) -> Iterator[Stand]:
+    with stand(request.param, place_for(request.param, request)) as made:
         yield made
 
 
@@ -27,9 +27,9 @@ def floor(either: Stand) -> Iterator[Floor]:
         yield Floor.at(wire)
 
 
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    with stand("ours", tmp_path_factory.mktemp("idempotency") / "relay.db") as made:
+@pytest.fixture(scope="module", params=["ours", "postgres"])
+def ours(request: pytest.FixtureRequest) -> Iterator[Stand]:
+    with stand(request.param, place_for(request.param, request)) as made:
         yield made
 
 

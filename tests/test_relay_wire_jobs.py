@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.old_relay import JOB_FIELDS, OFFER_FIELDS
-from tests.relay_started import Stand, stand
+from tests.relay_started import Stand, place_for, stand
 from tests.relay_wire import ADDRESS, PLAIN_OFFER, Answer, Floor, Wire, as_bytes, iso, plain_quote
 
 MINUTE = 60_000
@@ -48,9 +48,9 @@ MOVES: dict[str, dict[str, str]] = {
 }
 
 
-@pytest.fixture(scope="module", params=["ours", "old"])
-def either(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    with stand(request.param, tmp_path_factory.mktemp("jobs") / "relay.db") as made:
+@pytest.fixture(scope="module", params=["ours", "postgres", "old"])
+def either(request: pytest.FixtureRequest) -> Iterator[Stand]:
+    with stand(request.param, place_for(request.param, request)) as made:
         yield made
 
 
@@ -60,9 +60,9 @@ def floor(either: Stand) -> Iterator[Floor]:
         yield Floor.at(wire)
 
 
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    with stand("ours", tmp_path_factory.mktemp("jobs") / "relay.db") as made:
+@pytest.fixture(scope="module", params=["ours", "postgres"])
+def ours(request: pytest.FixtureRequest) -> Iterator[Stand]:
+    with stand(request.param, place_for(request.param, request)) as made:
         yield made
 
 
