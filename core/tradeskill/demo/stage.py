@@ -1,4 +1,4 @@
-"""Sets the demo's stage (ledger, pages, two profiles), starts the actors as processes, and judges what they did from outside."""
+"""Sets the demo's stage (ledger, market, pages, two profiles), starts the actors as processes, and judges what they did from outside."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -38,10 +38,13 @@ def examples_folder() -> Path:
 class Stage:
     """`async with Stage(...)`; leaves no process, port or file behind."""
 
-    def __init__(self, jobs: int, concurrency: int, tamper: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, jobs: int, concurrency: int, tamper: str, tell: Callable[[str], None], market: str = "embedded") -> None:
+        """`market`: embedded (a file) or relay (a process of its own)."""
         if tamper not in ("", "quote", "receipt", "result"):
             raise UsageError(f"--tamper {tamper!r} is not one of quote, receipt, result")
-        self._jobs, self._concurrency, self._tamper, self._tell = jobs, concurrency, tamper, tell
+        if market not in ("embedded", "relay"):
+            raise UsageError(f"--market {market!r} is not one of embedded, relay")
+        self._jobs, self._concurrency, self._tamper, self._tell, self._market = jobs, concurrency, tamper, tell, market
         self._examples = examples_folder()
         self._actors: list[asyncio.subprocess.Process] = []
         self._began = time.monotonic()
@@ -61,7 +64,8 @@ class Stage:
         """The whole demo; what it returns is what `--json` prints."""
         ledger = await self._start("the ledger", ["devnet", "--rpc-port", "0", "--ws-port", "0", "--json"], self._home)
         self._say(f"dev ledger: {ledger['rpc']}")
-        profiles = await asyncio.gather(self._profile("seller", ledger), self._profile("buyer", ledger))
+        market = await self._open_market()
+        profiles = await asyncio.gather(self._profile("seller", ledger, market), self._profile("buyer", ledger, market))
         buyer = profiles[1]
         fund = ["devnet", "fund", buyer["address"], f"{1 + self._jobs // 100} XNO", "--rpc", ledger["rpc"], "--json"]
         await self._command("fund", fund, self._home / "buyer")
@@ -72,7 +76,7 @@ class Stage:
         self._say(f"seller {ready['seller'][:16]}… offers “Web page to Markdown” for {PRICE}")
         reports = await self._buy(offer_id)
         verified = await self._verify(ready["seller"], [report for report in reports if report["state"] == "received"])
-        jobs = [await self._judged(report, verified, ledger["rpc"]) for report in reports]
+        jobs = await self._judge(reports, verified, ledger["rpc"])
         received = await self._seller_received(jobs)
         total_ms = round((time.monotonic() - self._began) * 1000)
         if self._jobs == 1:
@@ -97,6 +101,16 @@ class Stage:
 
     # actors
 
+    async def _open_market(self) -> list[str]:
+        """What `init` is told of the market. A relay's rate limits are made for many strangers; for a load from one buyer they are lifted."""
+        if self._market == "embedded":
+            return ["--market", str(self._home / "market.db")]
+        load = self._jobs > 1
+        options = ["--data", str(self._home / "relay.db"), "--port", "0", "--network", "dev", "--quiet", "--json", *(["--no-limits"] if load else [])]
+        relay = await self._start("the relay", ["relay", "serve", *options], self._home)
+        self._say(f"relay: {relay['url']}" + (" (--no-limits, because one buyer asks for many jobs)" if load else ""))
+        return ["--market", "relay", "--market-url", relay["url"]]
+
     def _offers(self) -> dict[str, Any]:
         room = max(4, self._concurrency * 2)
         return {
@@ -120,15 +134,15 @@ class Stage:
             "seller": {"poll_seconds": 1.0, "workers": max(4, min(self._concurrency, 16))},
         }
 
-    async def _profile(self, name: str, ledger: dict[str, Any]) -> dict[str, Any]:
-        """A home with its own seed and password; the market's file lies beside both."""
+    async def _profile(self, name: str, ledger: dict[str, Any], market: Sequence[str]) -> dict[str, Any]:
+        """A home with its own seed and password."""
         home = self._home / name
         home.mkdir(mode=0o700)
         password = self._home / f"{name}.password"
         with os.fdopen(os.open(password, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(os.urandom(16).hex())
         arguments = ["init", "--non-interactive", "--network", "dev", "--rpc", ledger["rpc"], "--ws", ledger["ws"]]
-        made: dict[str, Any] = await self._command(f"init {name}", [*arguments, "--market", str(self._home / "market.db"), "--json"], home)
+        made: dict[str, Any] = await self._command(f"init {name}", [*arguments, *market, "--json"], home)
         self._say(f"{name} made: {made['identity'][:16]}…")
         return made
 
@@ -168,7 +182,18 @@ class Stage:
             found.update({entry["job_id"]: entry.get("receipt_verified") is True for entry in entries if "job_id" in entry})
         return found
 
-    async def _judged(self, report: dict[str, Any], verified: dict[str, bool], rpc: str) -> dict[str, Any]:
+    async def _judge(self, reports: Sequence[dict[str, Any]], verified: dict[str, bool], rpc: str) -> list[dict[str, Any]]:
+        import httpx
+
+        async with httpx.AsyncClient(timeout=10, trust_env=False) as client:  # one for all: making one takes longer than asking
+
+            async def ask(body: dict[str, Any]) -> dict[str, Any]:
+                value: dict[str, Any] = (await client.post(rpc, json=body)).json()
+                return value
+
+            return [await self._judged(report, verified, ask) for report in reports]
+
+    async def _judged(self, report: dict[str, Any], verified: dict[str, bool], ask: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
         """What the ledger and the seller's journal say of a job, next to what the buyer says."""
         job: dict[str, Any] = {
             "job_id": report["job_id"],
@@ -185,7 +210,7 @@ class Stage:
             "error": report["error"],
         }
         if report["payment_hash"]:
-            block = await _ask(rpc, {"action": "block_info", "json_block": "true", "hash": report["payment_hash"]})
+            block = await ask({"action": "block_info", "json_block": "true", "hash": report["payment_hash"]})
             job["confirmed"] = block.get("confirmed") == "true"
             if job["confirmed"] and block.get("contents", {}).get("link_as_account") == report["invoice_address"]:
                 job["seller_received_raw"] = str(block["amount"])
@@ -301,12 +326,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
                 await process.wait()
         except TimeoutError:
             continue
-
-
-async def _ask(rpc: str, body: dict[str, Any]) -> dict[str, Any]:
-    import httpx
-
-    async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
-        answer = await client.post(rpc, json=body)
-        value: dict[str, Any] = answer.json()
-        return value

@@ -11,25 +11,31 @@ from tradeskill.faces.cli.shell import AsJson, Verbose, example, logs, run, say,
 __all__ = ["demo"]
 
 
-@example("tradeskill demo", "tradeskill demo --jobs 20 --concurrency 5 --json", "tradeskill demo --tamper quote   # the buyer refuses; ends non-zero")
+@example(
+    "tradeskill demo",
+    "tradeskill demo --market relay",
+    "tradeskill demo --jobs 20 --concurrency 5 --json",
+    "tradeskill demo --tamper quote   # the buyer refuses; ends non-zero",
+)
 def demo(
     jobs: Annotated[int, typer.Option("--jobs", min=1, max=10_000, help="How many jobs to buy.")] = 1,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=200, help="How many at once.")] = 1,
     tamper: Annotated[str, typer.Option("--tamper", help="Let the market lie about the quote, the receipt or the result: quote, receipt, result.")] = "",
+    market: Annotated[str, typer.Option("--market", help="Where they meet: embedded (a file) or relay (a process; needs tradeskill[relay]).")] = "embedded",
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Watch one agent hire another, offline, in a temporary folder.
 
     A dev ledger, a seller and a buyer, each a process of its own with its own keys; real blocks, and real work: messy web pages,
-    served on this machine, become Markdown. Nothing is left behind.
+    served on this machine, become Markdown. With `--market relay` a relay too. Nothing is left behind.
     """
     logs(verbose)
 
     async def main() -> dict[str, Any]:
         from tradeskill.demo.stage import Stage
 
-        async with Stage(jobs, concurrency, tamper, say if not as_json else lambda text: None) as stage:
+        async with Stage(jobs, concurrency, tamper, say if not as_json else lambda text: None, market) as stage:
             return await stage.play()
 
     found = run(main, as_json=as_json)
