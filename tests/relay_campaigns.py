@@ -10,27 +10,46 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.relay_started import relay_process
+from tests.postgres import programs, served
+from tests.relay_started import fresh_database, relay_process
 from tests.test_relay_hostile import bombard, schemathesis
 from tests.test_relay_kill import ordeal
 from tests.test_relay_races import CONTESTS, OUR_CONTESTS, play, play_claims
 
 
 def races(folder: Path, trials: int) -> dict[str, Any]:
-    with relay_process(folder / "races.db", "--no-limits") as relay:
-        outcomes = play(relay.url, CONTESTS | OUR_CONTESTS, trials) | play_claims(relay.url, trials)
-    faults = [f"{title}: {fault}" for title, outcome in outcomes.items() for fault in outcome.faults]
-    return {"contests": len(outcomes), "trials": min(outcome.trials for outcome in outcomes.values()), "faults": faults[:20]}
+    """On one relay with a file, then on two with one PostgreSQL database."""
+    faults, found = [], {}
+    for kind, place in places(folder, "races"):
+        with ExitStack() as stack:
+            relays = [stack.enter_context(relay_process(place, "--no-limits", log=folder / f"{kind}-{n}.log")) for n in range(2 if kind == "postgres" else 1)]
+            urls = [relay.url for relay in relays]
+            outcomes = play(urls, CONTESTS | OUR_CONTESTS, trials) | play_claims(urls, trials)
+        found[kind] = {"contests": len(outcomes), "trials": min(outcome.trials for outcome in outcomes.values())}
+        faults += [f"{kind}, {title}: {fault}" for title, outcome in outcomes.items() for fault in outcome.faults]
+    return {**found, "faults": faults[:20]}
 
 
 def kills(folder: Path, lifecycles: int, seed: int) -> dict[str, Any]:
-    report = ordeal(folder / "kills.db", lifecycles=lifecycles, clients=8, every=100, seed=seed)
-    faults = report.violations + ([] if report.lifecycles == lifecycles else [f"{report.lifecycles} lifecycles finished"])
-    counted = {name: getattr(report, name) for name in ("lifecycles", "acknowledged", "kills", "retries", "replayed")}
-    return counted | {"faults": faults[:20]}
+    faults, found = [], {}
+    for kind, place in places(folder, "kills"):
+        report = ordeal(place, folder / f"{kind}.log", lifecycles=lifecycles, clients=8, every=100, seed=seed)
+        faults += report.violations + ([] if report.lifecycles == lifecycles else [f"{kind}: {report.lifecycles} lifecycles finished"])
+        found[kind] = {name: getattr(report, name) for name in ("lifecycles", "acknowledged", "kills", "retries", "replayed")}
+    return {**found, "faults": faults[:20]}
+
+
+def places(folder: Path, name: str) -> Iterator[tuple[str, Path | str]]:
+    """A file, then a database of a PostgreSQL server, where the tests' environment has one."""
+    yield "sqlite", folder / f"{name}.db"
+    if programs() is not None:
+        with served() as server:
+            yield "postgres", fresh_database(server)
 
 
 def hostile(folder: Path, requests: int, seed: int) -> dict[str, Any]:

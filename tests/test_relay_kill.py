@@ -15,11 +15,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.relay_started import RelayProcess
+import pytest
+
+from tests.relay_started import RelayProcess, place_for
 from tests.relay_wire import PLAIN_OFFER, Answer, Party, Wire, as_bytes, plain_quote
 
 WAIT = 120.0  # seconds until a client that gets no answer gives up
@@ -197,9 +200,9 @@ class Ordeal:
         self.report.violations += [f"fence {fence} was given {count} times" for fence, count in fences.items() if count > 1]
 
 
-def ordeal(data: Path, *, lifecycles: int, clients: int, every: int, seed: int, options: tuple[str, ...] = ("--no-limits",)) -> Report:
-    """The whole trial on the file `data`; the relay is killed about `every` so many acknowledged steps."""
-    relay = RelayProcess(data, *options)
+def ordeal(data: Path | str, log: Path, *, lifecycles: int, clients: int, every: int, seed: int, options: tuple[str, ...] = ("--no-limits",)) -> Report:
+    """The whole trial on `data`, a file or a DSN; the relay is killed about `every` so many acknowledged steps."""
+    relay = RelayProcess(data, *options, log=log)
     try:
         report = Ordeal(relay, clients, lifecycles, every, seed).run()
         exit_code = relay.stop()
@@ -212,12 +215,14 @@ def ordeal(data: Path, *, lifecycles: int, clients: int, every: int, seed: int, 
     return report
 
 
-def test_a_relay_that_is_killed_forgets_nothing_and_does_nothing_twice(tmp_path: Path) -> None:
-    report = ordeal(tmp_path / "relay.db", lifecycles=24, clients=4, every=40, seed=1)
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_relay_that_is_killed_forgets_nothing_and_does_nothing_twice(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    place = place_for(kind, request)
+    report = ordeal(place, tmp_path / "log", lifecycles=24, clients=4, every=40, seed=1)
     assert report.violations == []
     assert report.lifecycles == 24
     assert report.kills >= 2
     assert report.retries > 0
-    with sqlite3.connect(tmp_path / "relay.db") as database:
-        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    database.close()
+    if isinstance(place, Path):
+        with closing(sqlite3.connect(place)) as database:
+            assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.old_relay import running_old_relay
-from tests.relay_started import relay_process
+from tests.relay_started import place_for, relay_process
 from tests.relay_wire import PLAIN_OFFER, Answer, Floor, Party, Wire, as_bytes, iso, plain_quote
 
 TRIALS = 8
@@ -85,11 +85,11 @@ class Outcome:
 
 
 class Ring:
-    """Eight connections that send at the same moment."""
+    """Eight connections that send at the same moment, spread over all relays that share the data."""
 
-    def __init__(self, url: str) -> None:
-        self.url, self.pool = url, ThreadPoolExecutor(8)
-        self.wires = [Wire(url) for _ in range(8)]
+    def __init__(self, urls: Sequence[str]) -> None:
+        self.pool = ThreadPoolExecutor(8)
+        self.wires = [Wire(urls[n % len(urls)]) for n in range(8)]
 
     def __enter__(self) -> Ring:
         for wire in self.wires:
@@ -114,9 +114,9 @@ class Ring:
         return [one.result(WAIT) for one in [self.pool.submit(send, side) for side in range(len(calls))]]
 
 
-def play(url: str, contests: Mapping[str, Contest], trials: int) -> dict[str, Outcome]:
+def play(urls: Sequence[str], contests: Mapping[str, Contest], trials: int) -> dict[str, Outcome]:
     outcomes: dict[str, Outcome] = {title: Outcome() for title in contests}
-    with Ring(url) as ring, Wire(url) as wire:
+    with Ring(urls) as ring, Wire(urls[0]) as wire:
         for title, contest in contests.items():
             for _ in range(trials):
                 _trial(Floor.at(wire), ring, contest, outcomes[title])
@@ -151,10 +151,10 @@ def _trial(floor: Floor, ring: Ring, contest: Contest, outcome: Outcome) -> None
 # contests about more than one job
 
 
-def play_claims(url: str, trials: int) -> dict[str, Outcome]:
+def play_claims(urls: Sequence[str], trials: int) -> dict[str, Outcome]:
     """What belongs to one of two, whoever comes first: a payment hash, a request's nonce, an offer's id, an HTTP nonce, an idempotency key."""
     outcomes = {title: Outcome() for title in ("one hash for two jobs", "one request nonce", "one offer id", "one HTTP nonce", "one idempotency key")}
-    with Ring(url) as ring, Wire(url) as wire:
+    with Ring(urls) as ring, Wire(urls[0]) as wire:
         for _ in range(trials):
             for title, (answers, wanted) in _claims(Floor.at(wire), ring).items():
                 outcomes[title].trials += 1
@@ -203,25 +203,28 @@ def _with_headers(ring: Ring, party: Party, bodies: list[bytes], nonce: str | No
     return [one.result(WAIT) for one in [ring.pool.submit(send, side) for side in range(len(bodies))]]
 
 
-@pytest.fixture(scope="module")
-def relay_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with relay_process(tmp_path_factory.mktemp("races") / "relay.db", "--no-limits") as relay:
-        yield relay.url
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def relay_urls(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """One relay on a file, or two on one PostgreSQL database."""
+    place, logs = place_for(request.param, request), tmp_path_factory.mktemp("logs")
+    with ExitStack() as stack:
+        count = 2 if request.param == "postgres" else 1
+        yield [stack.enter_context(relay_process(place, "--no-limits", log=logs / f"{n}.log")).url for n in range(count)]
 
 
 @pytest.mark.parametrize("title", [*CONTESTS, *OUR_CONTESTS])
-def test_of_calls_that_exclude_each_other_one_wins(relay_url: str, title: str) -> None:
-    outcome = play(relay_url, {title: (CONTESTS | OUR_CONTESTS)[title]}, TRIALS)[title]
+def test_of_calls_that_exclude_each_other_one_wins(relay_urls: list[str], title: str) -> None:
+    outcome = play(relay_urls, {title: (CONTESTS | OUR_CONTESTS)[title]}, TRIALS)[title]
     assert (outcome.trials, outcome.faults) == (TRIALS, [])
 
 
-def test_what_can_belong_to_one_only_goes_to_one(relay_url: str) -> None:
-    for title, outcome in play_claims(relay_url, TRIALS).items():
+def test_what_can_belong_to_one_only_goes_to_one(relay_urls: list[str]) -> None:
+    for title, outcome in play_claims(relay_urls, TRIALS).items():
         assert (outcome.trials, outcome.faults) == (TRIALS, []), title
 
 
 def test_the_double_of_the_old_relay_really_races(tmp_path: Path) -> None:
     with ExitStack() as stack:
         url = stack.enter_context(running_old_relay(limits=False, gap=0.01)).url
-        outcomes = play(url, {title: contest for title, contest in CONTESTS.items() if not contest.same}, 6)
+        outcomes = play([url], {title: contest for title, contest in CONTESTS.items() if not contest.same}, 6)
         assert all(outcome.both > 0 for outcome in outcomes.values()), outcomes
