@@ -21,6 +21,7 @@ from tests.relay_started import place_for, relay_process
 from tests.relay_wire import PLAIN_OFFER, Answer, Floor, Party, Wire, as_bytes, iso, plain_quote
 
 TRIALS = 8
+JOBS = 25  # of each of four writers
 WAIT = 60.0  # seconds until a stuck contest gives up
 
 Body = Callable[[Floor, int], Mapping[str, Any]]
@@ -221,6 +222,48 @@ def test_of_calls_that_exclude_each_other_one_wins(relay_urls: list[str], title:
 def test_what_can_belong_to_one_only_goes_to_one(relay_urls: list[str]) -> None:
     for title, outcome in play_claims(relay_urls, TRIALS).items():
         assert (outcome.trials, outcome.faults) == (TRIALS, []), title
+
+
+def test_a_cursor_followed_while_others_write_misses_nothing(relay_urls: list[str]) -> None:
+    buyer, seller = Party(), Party()
+    with Wire(relay_urls[0]) as wire:
+        offer = wire.post(seller, "/v1/offers", PLAIN_OFFER).offer["offer_id"]
+    written: dict[str, int] = {}
+    over = threading.Event()
+
+    def write(side: int) -> None:
+        with Wire(relay_urls[side % len(relay_urls)]) as wire:
+            for n in range(JOBS):
+                job = wire.post(buyer, "/v1/jobs", {"offer_id": offer, "request_payload": {}}).job
+                if n % 2:
+                    job = wire.post(seller, f"/v1/jobs/{job['job_id']}/quote", plain_quote()).job
+                written[job["job_id"]] = job["revision"]
+
+    def follow(side: int) -> dict[str, int]:
+        """The last revision of each job that was shown; after the writers ended one more look is taken, from where the last one stopped."""
+        seen: dict[str, int] = {}
+        cursor, last = "", False
+        with Wire(relay_urls[side % len(relay_urls)]) as wire:
+            while True:
+                page = wire.get(seller, f"/v1/jobs?limit=7&cursor={cursor}").ok
+                cursor = page["cursor"]
+                for job in page["jobs"]:
+                    assert seen.get(job["job_id"], 0) < job["revision"]  # nothing comes twice, and nothing goes back
+                    seen[job["job_id"]] = job["revision"]
+                if not page["more"] and last:
+                    return seen
+                last = over.is_set()
+
+    with ThreadPoolExecutor(6) as pool:
+        followers = [pool.submit(follow, side) for side in range(2)]
+        try:
+            for one in [pool.submit(write, side) for side in range(4)]:
+                one.result(WAIT)
+        finally:
+            over.set()
+        for follower in followers:
+            assert follower.result(WAIT) == written
+    assert len(written) == 4 * JOBS
 
 
 def test_the_double_of_the_old_relay_really_races(tmp_path: Path) -> None:

@@ -98,3 +98,14 @@ def test_events_go_on_after_the_last_one_that_was_seen(floor: Floor) -> None:
 def test_events_need_a_signature_and_a_cursor_of_this_relay(floor: Floor) -> None:
     assert floor.wire.send("GET", "/v1/events").code == "auth.invalid_signature"
     assert floor.wire.call(floor.buyer, "GET", "/v1/events", headers={"Last-Event-ID": "nonsense"}).code == "validation_error"
+
+
+def test_a_change_at_one_relay_is_told_by_another_on_the_same_database(request: pytest.FixtureRequest) -> None:
+    dsn = place_for("postgres", request)
+    with stand("postgres", dsn) as first, stand("postgres", dsn, clock=first.clock) as second, first.wire() as wire, second.wire() as there:
+        floor = Floor.at(wire)
+        with Listener(there, floor.seller) as listener:
+            job = floor.requested()["job_id"]
+            assert listener.jobs(1) == [(job, "requested")]
+            floor.act(floor.buyer, job, "cancel").ok  # noqa: B018  # raises unless it was done
+            assert listener.jobs(1) == [(job, "canceled")]
