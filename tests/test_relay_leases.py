@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
@@ -50,49 +51,53 @@ class Table:
         return Leases(now_ms, self.lease, cap=cap)
 
 
+@dataclass(frozen=True)
+class Play:
+    """Steps: which process, after how many milliseconds, how many requests at once, and does it crash before. Delays: of the database, in turn."""
+
+    limit: int
+    processes: int
+    steps: list[tuple[int, int, int, bool]]
+    delays: list[int]
+
+
 @st.composite
-def plays(draw: st.DrawFn) -> tuple[int, int, list[tuple[int, int, bool]], list[int]]:
-    limit, processes = draw(st.integers(1, 40)), draw(st.integers(1, 4))
-    step = st.tuples(st.integers(0, processes - 1), st.sampled_from([0, 0, 1, 20, 300, 2_000, 4_999, 7_000]), st.sampled_from([False] * 9 + [True]))
-    return (
-        limit,
-        processes,
-        draw(st.lists(step, min_size=1, max_size=150)),
-        draw(st.lists(st.sampled_from([0, 0, 1, 50, 3_000, 6_000]), min_size=1, max_size=9)),
+def plays(draw: st.DrawFn) -> Play:
+    limit, processes = draw(st.sampled_from([1, 2, 5, 16, 24, 40])), draw(st.integers(1, 3))
+    pauses, bursts = st.sampled_from([0, 1, 300, 2_000, 4_000, 4_999, 12_000, 60_000]), st.sampled_from([1, 1, 4, 10, 40])
+    step = st.tuples(st.integers(0, processes - 1), pauses, bursts, st.sampled_from([False] * 9 + [True]))
+    return Play(
+        limit, processes, draw(st.lists(step, min_size=1, max_size=40)), draw(st.lists(st.sampled_from([0, 0, 0, 1, 50, 3_000, 6_000]), min_size=1, max_size=9))
     )
 
 
 @settings(deadline=None)
 @given(plays())
-def test_however_many_processes_and_whatever_is_late_or_crashes_no_stretch_of_time_gets_too_much(
-    play: tuple[int, int, list[tuple[int, int, bool]], list[int]],
-) -> None:
-    limit, processes, steps, delays = play
-
+def test_however_many_processes_and_whatever_is_late_or_crashes_no_stretch_of_time_gets_too_much(play: Play) -> None:
     async def main() -> list[int]:
-        turn = itertools.cycle(delays)
+        turn = itertools.cycle(play.delays)
 
         async def late() -> None:
             await asyncio.sleep(next(turn) / 1000)
 
         table = Table(late, late)
-        running = [table.process() for _ in range(processes)]
+        running = [table.process() for _ in range(play.processes)]
         passed: list[int] = []
 
         async def request(process: Leases) -> None:
-            if await process.take("a", limit) is None:
+            if await process.take("a", play.limit) is None:
                 passed.append(now_ms())
 
         requests = []
-        for number, pause, crash in steps:
+        for number, pause, burst, crash in play.steps:
             await asyncio.sleep(pause / 1000)
             if crash:
                 running[number] = table.process()  # what the old one held is lost
-            requests.append(asyncio.ensure_future(request(running[number])))
+            requests += [asyncio.ensure_future(request(running[number])) for _ in range(burst)]
         await asyncio.gather(*requests)
         return passed
 
-    assert_bounded(sorted(run_virtual(main(), 10**9)), limit)
+    assert_bounded(sorted(run_virtual(main(), 10**9)), play.limit)
 
 
 @pytest.mark.parametrize("limit", [120, 60, 30, 10, 2])
