@@ -8,6 +8,7 @@ from typing import Protocol
 
 from tradeskill_plugins.relay.server.peers import Proxies, limit_key
 from tradeskill_plugins.relay.server.refusals import Refusal, unavailable
+from tradeskill_plugins.relay.wire import MAX_BODY
 
 __all__ = ["Crowd", "DoorObserver", "DoorSettings", "Guest", "Streams"]
 
@@ -24,7 +25,7 @@ class DoorSettings:
     target_bytes: int = 4096  # the longest of ours (tags, q and a cursor) has under 2,000
     head_bytes: int = 16_384  # what the relay that it replaces allows; four signed headers have 400
     headers: int = 64  # a request of ours has 12, a browser's behind two proxies about 30
-    body_bytes: int = 307_200  # the protocol's limit
+    body_bytes: int = MAX_BODY  # the protocol's limit
     grace_seconds: float = 1.0  # where all places are taken: a connection that has waited less for its client keeps its own
     head_seconds: float = 10.0  # from a request's first byte, or from the connection, to the end of its head
     body_seconds: float = 30.0  # the largest body at 10 kB/s

@@ -13,7 +13,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
-from tradeskill_plugins.relay.server.limits import WINDOW_MS, Refused, refused
+from tradeskill_plugins.relay.server.limits import Refused, refused
+from tradeskill_plugins.relay.wire import WINDOW_MS
 
 __all__ = ["HOLD_MS", "Back", "Leases", "Row", "grant", "is_full", "wait_ms"]
 

@@ -11,14 +11,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
 
 from tradeskill.errors import UsageError
 from tradeskill_plugins.relay.server.peers import limit_key
+from tradeskill_plugins.relay.wire import PER_IP, PER_KEY, STRICT, WINDOW_MS
 
 __all__ = ["Rates", "Refused", "TokenBuckets", "refused"]
-
-WINDOW_MS: Final = 60_000
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,9 @@ class Refused:
 class Rates:
     """The limits a window; None switches one off. UsageError below 1. `strict`: what opens an offer or a job, counted by itself."""
 
-    ip: int | None = 120
-    key: int | None = 60
-    strict: int | None = 30
+    ip: int | None = PER_IP
+    key: int | None = PER_KEY
+    strict: int | None = STRICT
     window_ms: int = WINDOW_MS
 
     def __post_init__(self) -> None:

@@ -11,10 +11,10 @@ import logging
 import re
 import traceback
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import IO, Any, Final
 
 from tradeskill.world import World
+from tradeskill_plugins.relay.wire import show_time
 
 __all__ = ["FIELDS", "JsonLines", "json_handler", "request_id"]
 
@@ -77,9 +77,7 @@ class JsonLines(logging.Formatter):
     """Formats a record as one line of ASCII JSON. Never raises, whatever the record holds."""
 
     def format(self, record: logging.LogRecord) -> str:
-        moment = datetime.fromtimestamp(record.created, UTC)
-        line: dict[str, Any] = {"time": f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z", "level": record.levelname.lower()}
-        line["event"] = _event(record)
+        line: dict[str, Any] = {"time": show_time(int(record.created * 1000)), "level": record.levelname.lower(), "event": _event(record)}
         for name, kind in FIELDS.items():
             value = record.__dict__.get(name)
             if value is not None and (shown := kind(value)) is not None:
@@ -120,4 +118,6 @@ def _places(error: BaseException) -> list[str]:
 
 
 def _cut(text: str) -> str:
+    if len(text) < 40:
+        return text
     return _LONG_WORD.sub(lambda match: match.group()[:8] + "~", _LONG_HEX.sub(lambda match: match.group()[:8] + "~", text))
