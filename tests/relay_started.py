@@ -24,6 +24,7 @@ import uvloop
 from tests.old_relay import running_old_relay
 from tests.postgres import PostgresServer
 from tests.relay_wire import Wire
+from tradeskill.model import Network
 from tradeskill.testing.market_contract import SteppedClock
 from tradeskill_plugins.relay.server.door import DoorSettings
 from tradeskill_plugins.relay.server.serving import RelaySettings, run
@@ -137,21 +138,21 @@ def place_for(kind: str, request: pytest.FixtureRequest) -> Path | str:
 
 
 @contextmanager
-def stand(kind: str, data: Path | str, *, limits: bool = False, clock: SteppedClock | None = None) -> Iterator[Stand]:
+def stand(kind: str, data: Path | str, *, limits: bool = False, clock: SteppedClock | None = None, network: Network | None = None) -> Iterator[Stand]:
     """A relay within this process, on a thread of its own: `ours` on the file `data`, `postgres` on the DSN, the `old` one in memory."""
     clock = clock or SteppedClock()
     if kind == "old":
         with running_old_relay(world=clock, limits=limits) as relay:
             yield Stand(relay.url, clock, ours=False)
     else:
-        with _within(data, clock, limits) as url:
+        with _within(data, clock, limits, network) as url:
             yield Stand(url, clock, ours=True)
 
 
 @contextmanager
-def _within(data: Path | str, clock: SteppedClock, limits: bool) -> Iterator[str]:
+def _within(data: Path | str, clock: SteppedClock, limits: bool, network: Network | None) -> Iterator[str]:
     off: dict[str, Any] = {} if limits else {"per_ip": None, "per_key": None, "strict": None}
-    settings = RelaySettings(str(data), DoorSettings(port=0), **off)
+    settings = RelaySettings(str(data), DoorSettings(port=0), network=network, **off)
     begun: Future[tuple[str, asyncio.AbstractEventLoop]] = Future()
     over = asyncio.Event()
 

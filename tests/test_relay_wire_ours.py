@@ -392,11 +392,20 @@ def test_revisions_count_every_change_and_nothing_else(floor: Floor, ours: Stand
     assert revisions == list(range(revisions[0], revisions[0] + 7))
 
 
-def test_a_document_of_another_network_is_refused_where_the_relay_has_one(floor: Floor) -> None:
-    if floor.wire.send("GET", "/v1/capabilities").ok["network"] == "dev":
+def test_a_relay_of_one_network_takes_no_document_of_another(tmp_path: Path) -> None:
+    with stand("ours", tmp_path / "relay.db", network="dev") as made, made.wire() as wire:
+        assert wire.send("GET", "/v1/capabilities").ok["network"] == "dev"
+        floor = Floor.at(wire)
+        request, job = floor.signed_request()
         floor.network = "live"
-        answer = floor.wire.post(floor.seller, "/v1/offers", floor.offer_body(floor.offer_document()))
-        assert (answer.status, reason(answer)) == (400, "network_mismatch"), answer
+        answers = [
+            wire.post(floor.seller, "/v1/offers", floor.offer_body(floor.offer_document())),
+            wire.post(floor.buyer, "/v1/jobs", floor.request_body(floor.buyer.identity.sign("request", {**request.body, "network": "live", "nonce": "x"}))),
+            floor.act(floor.seller, job["job_id"], "quote", {"quote": as_json(floor.quote_document(request, job["job_id"], network="live"))}),
+        ]
+        for answer in answers:
+            assert (answer.status, answer.code, reason(answer)) == (400, "validation_error", "network_mismatch"), answer
+        floor.offer()  # a plain one has no network
 
 
 def test_read_offer_of_what_is_served_verifies(floor: Floor) -> None:
