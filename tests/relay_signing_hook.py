@@ -30,9 +30,7 @@ class Signed(AuthBase):
         body = request.body or b""
         raw = body.encode() if isinstance(body, str) else bytes(body) if isinstance(body, bytes | bytearray) else b""
         target = request.path_url.encode("latin-1", "replace")
-        request.headers.update(
-            sign_request(self.party.seed, request.method or "GET", target, raw, timestamp=int(time.time()), nonce=os.urandom(16).hex())
-        )
+        request.headers.update(sign_request(self.party.seed, request.method or "GET", target, raw, timestamp=int(time.time()), nonce=os.urandom(16).hex()))
         return request
 
 
