@@ -184,7 +184,7 @@ class PostgresDatabase:
     def _commit(self, session: Session) -> None:
         """One message; the server skips the COMMIT if the NOTIFY fails."""
         session.execute(f"NOTIFY {self._address.channel}, '{self._mark}'")
-        answer = session.execute("COMMIT")
+        answer = session.ask("COMMIT")
         try:
             session.settle()
         except Failure as failure:

@@ -12,6 +12,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tradeskill.errors import ConfigError, StorageError, TradeskillError, UnavailableError
+from tradeskill_plugins.market.postgres_ahead import BookSession
 from tradeskill_plugins.market.postgres_session import Failure, Session
 
 __all__ = ["Address"]
@@ -29,11 +30,12 @@ DEFAULTS: Final = {
     "client_encoding": "UTF8",
     "application_name": "tradeskill",
 }
-# Every statement has an index to walk. A plan made while a table was small would scan it all the same and be kept while it grows; one that
-# hashes or sorts would read all offers for a page of twenty.
+# Every statement has an index to walk, row by row. A plan made while a table was small would scan it all the same and be kept while it grows;
+# one that hashes, sorts or keeps rows aside would read all offers for a page of twenty.
 SESSION: Final = """SET search_path TO "{schema}"; SET synchronous_commit TO {commit}; SET lock_timeout TO {patience};
     SET idle_in_transaction_session_timeout TO 60000; SET statement_timeout TO 0; SET jit TO off; SET enable_seqscan TO off;
-    SET enable_hashjoin TO off; SET enable_mergejoin TO off; SET enable_sort TO off; SET max_parallel_workers_per_gather TO 0"""
+    SET enable_hashjoin TO off; SET enable_mergejoin TO off; SET enable_sort TO off; SET enable_material TO off; SET enable_memoize TO off;
+    SET max_parallel_workers_per_gather TO 0"""
 BUSY: Final = ("55P03", "40001", "40P01", "57014", "53300", "53200", "53000", "57P03", "25006")
 DENIED: Final = ("28", "42501", "3D000")
 DAMAGE: Final = ("XX001", "XX002")
@@ -87,7 +89,7 @@ class Address:
         return StorageError(f"{self.where} failed {said}: check the server and its log; nothing was acknowledged")
 
     def _prepared(self, connection: psycopg.Connection[Any], patience: float) -> Session:
-        session = Session(connection, ANSWER_WITHIN + patience)
+        session = BookSession(connection, ANSWER_WITHIN + patience)
         try:
             with self.translated():
                 session.script("BEGIN")  # what a setting needs to be read from, and one flush less

@@ -21,7 +21,7 @@ from tradeskill_plugins.market.postgres_sql import Statement, statement
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-__all__ = ["Answer", "Failure", "Session"]
+__all__ = ["Answer", "Failure", "Foreseen", "Session"]
 
 PREPARED: Final = 256  # statements kept ready; searches vary by their number of tags
 Row = dict[str, Any]
@@ -90,6 +90,22 @@ class Answer:
         return self._result
 
 
+class Foreseen:
+    """The one row, or none, that a statement will answer with."""
+
+    rowcount: Final = 1
+
+    def __init__(self, row: Row | None) -> None:
+        self._rows = [] if row is None else [row]
+
+    def fetchone(self) -> Row | None:
+        return self._rows.pop() if self._rows else None
+
+    def fetchall(self) -> list[Row]:
+        rows, self._rows = self._rows, []
+        return rows
+
+
 class _Prepared:
     """A statement the server knows: how to write each of its values and to read each of its columns."""
 
@@ -115,6 +131,7 @@ class Session:
         self._prepared: dict[str, _Prepared] = {}
         self._pending: list[Answer | None] = []  # None: a point where the server answers for all before it
         self._count = 0
+        self._expected: list[tuple[Answer, Row]] = []
         self.lost = False
         self._pg.nonblocking = 1
         self._pg.enter_pipeline_mode()
@@ -141,7 +158,15 @@ class Session:
             found.append(notice.extra.decode())
         return found
 
-    def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), /) -> Answer:
+    def expect(self, answer: Answer, row: Row) -> None:
+        """The next `settle` raises if the server answers anything else."""
+        self._expected.append((answer, row))
+
+    def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), /) -> Answer | Foreseen:
+        """As `ask`; a session that knows what is asked may know the answer."""
+        return self.ask(sql, parameters)
+
+    def ask(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), /) -> Answer:
         """Refused values and statements may show only when this or a later answer is looked at, or at `settle`."""
         if sql.startswith("ROLLBACK"):  # in one message with what it is to undo it would be skipped
             with suppress(Failure):
@@ -181,8 +206,12 @@ class Session:
                 entry._result = found  # noqa: SLF001  # an answer is the session's own
             elif found.status != pq.ExecStatus.PIPELINE_ABORTED:
                 failure = failure or self._failure(found)
+        expected, self._expected = self._expected, []
         if failure is not None:
             raise failure
+        for answer, row in expected:
+            if answer.fetchone() != row:
+                raise Failure(f"a statement was expected to answer {row} and did not")
 
     def _prepare(self, sql: str) -> _Prepared:
         source = statement(sql)

@@ -115,8 +115,10 @@ POSTGRES: Final = schema.Dialect(
     count=f"SELECT count(*) AS size {_FROM}",
     text_add="INSERT INTO offer_text (rowid, title, description, trigrams) VALUES (?, ?, ?, ?)",
     text_row=lambda seq, title, description: (seq, title, description, trigrams(title, description)),
-    # OFFSET 0 keeps the planner from walking all offers by number and testing each one's trigrams
-    by_text="SELECT rowid AS seq FROM offer_text WHERE trigrams @> ? OFFSET 0",
+    # OFFSET 0 is a fence for the planner: first what the index finds, then that sorted; not all offers in their order, each one tested
+    by_text="SELECT seq FROM (SELECT rowid AS seq FROM offer_text WHERE trigrams @> ? OFFSET 0) AS f ORDER BY seq DESC OFFSET 0",
     text_given=lambda query: trigrams(query),
     if_text="EXISTS (SELECT 1 FROM offer_text AS t WHERE t.rowid = o.seq AND (strpos(t.title, ?) > 0 OR strpos(t.description, ?) > 0))",
+    sample="""SELECT count(*) AS size FROM (SELECT title, description FROM offer_text ORDER BY rowid DESC LIMIT 1000) AS t
+        WHERE strpos(t.title, ?) > 0 OR strpos(t.description, ?) > 0""",
 )
