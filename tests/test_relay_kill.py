@@ -55,6 +55,7 @@ class Ordeal:
         self.changed = threading.Condition()
         self.up, self.over = threading.Event(), threading.Event()
         self.jobs: dict[str, Acknowledged] = {}
+        self.taken: dict[str, bytes] = {}  # the last request of each party that was acknowledged, every byte of it
         self.parties: list[tuple[Party, Party]] = [(Party(), Party()) for _ in range(clients)]
 
     def run(self) -> Report:
@@ -157,18 +158,21 @@ class Ordeal:
             self.violated(f"{target} after {tries} lost answers: {answer}")
         elif tries == 0 and answer.headers.get("idempotency-replayed") == "true":
             self.violated(f"{target} was replayed at the first try")
-        elif self.random.random() < 0.05:
-            self._send_again(wire, request, target)
+        elif tries or self.random.random() < 0.05:
+            for once in (self.taken.get(party.key), request):  # the first of them by a relay that is dead now
+                if once is not None:
+                    self._send_again(wire, once, target)
+        self.taken[party.key] = request
         return answer
 
     def _send_again(self, wire: Wire, request: bytes, target: str) -> None:
-        """The same bytes, nonce and all: refused, also by a relay that was started in between."""
+        """The same bytes as one that was taken, nonce and all: refused."""
         try:
             again = wire.exchange(request, "POST")
         except OSError:
             return
         if again.code != "auth.nonce_replay":
-            self.violated(f"{target}: its exact bytes were taken twice: {again}")
+            self.violated(f"the exact bytes of a request were taken twice, after {target}: {again}")
 
     # what is there in the end
 
