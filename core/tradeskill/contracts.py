@@ -19,6 +19,7 @@ __all__ = [
     "Balance",
     "Capability",
     "Changes",
+    "Examinable",
     "ExecutionState",
     "ExecutionStatus",
     "Limits",
@@ -182,6 +183,14 @@ class Market(Protocol):
 
     def events(self) -> AsyncIterator[str]:
         """Job ids that may have changed. Hints only; `changes` always reconciles."""
+
+
+@runtime_checkable
+class Examinable(Protocol):
+    """What a market may have beside its contract: a line of its own in `tradeskill doctor`."""
+
+    async def examine(self) -> str:
+        """What is found, for the owner to read; a TradeskillError says what is wrong, with the way out."""
 
 
 @dataclass(frozen=True)

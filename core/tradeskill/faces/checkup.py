@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
+from tradeskill.contracts import Examinable
 from tradeskill.errors import TradeskillError
 from tradeskill.profile import IDENTITY_FILE, JOURNAL_FILE, Profile
 
@@ -26,6 +27,8 @@ async def examine(load: Callable[[], Profile]) -> list[dict[str, Any]]:
         found.append(await _check("journal", lambda: _journal(profile)))
         found.append(await _check("identity", lambda: _identity(profile)))
         found.append(await _check("market", lambda: _market(profile)))
+        if found[-1]["ok"] and isinstance(market := await profile.market(), Examinable):
+            found.append(await _check(profile.config.market.plugin.partition("@")[0], market.examine))
         found.append(await _check("wallets", lambda: _wallets(profile)))
         found.append(await _check("offers", lambda: _offers(profile)))
         found.append(_caps(profile))

@@ -184,6 +184,14 @@ class RelayMarket:
 
     # which relay is this?
 
+    async def examine(self) -> str:
+        """For `doctor`: see examination.py."""
+        from tradeskill_plugins.relay.client.examination import examined
+
+        if self._transport is None:
+            raise UnavailableError("the relay market is not open: call open() first")
+        return await examined(self._transport, self._settings, self._context.world)
+
     async def _chosen(self) -> Dialect:
         """By what the relay announces; asked once it can be reached."""
         if self._dialect is None:

@@ -108,11 +108,9 @@ def _greeting(url: str, public: str, network: str) -> list[str]:
         options += " --market-insecure"
     return [
         f"relay ready: {url}",
-        f"  for people   {public}/docs",
+        f"its calls: {public}/docs",
         "next, in other terminals:",
-        f"  curl -s {shlex.quote(public)}/v1/offers",
         f"  TRADESKILL_HOME=./seller tradeskill init {options}",
         f"  TRADESKILL_HOME=./buyer tradeskill init {options}",
-        "  TRADESKILL_HOME=./buyer tradeskill doctor",
         "  TRADESKILL_HOME=./buyer tradeskill offers",
     ]
