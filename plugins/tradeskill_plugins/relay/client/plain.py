@@ -214,7 +214,7 @@ class Plain(Dialect):
     # changes and hints
 
     async def changes(self, cursor: str, limit: int) -> Changes:
-        rows, following, more = await self._walk.next(cursor, min(limit, PAGE))
+        rows, following, more = await self._walk.next(cursor, limit)
         jobs = [seen.job for seen in await self.read_jobs(rows)]
         return Changes(tuple(jobs), following, more)
 
