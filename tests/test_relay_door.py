@@ -107,6 +107,27 @@ def test_requests_on_one_connection_are_answered_in_order_also_when_sent_at_once
     run(loop, main())
 
 
+def test_a_client_that_sends_no_more_is_answered_and_a_stream_s_client_is_let_go(loop: str) -> None:
+    async def main() -> None:
+        async with open_door() as door:
+            caller = await door.call()
+            await caller.send(f"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n{GET}\r\n".encode())
+            caller.writer.write_eof()
+            await until(lambda: door.app.waiting)
+            door.app.release.set()
+            assert [json.loads((await caller.answer()).body)["path"] for _ in range(2)] == ["/wait", "/x"]
+            assert await caller.ended() == b""
+            stream, idle = await door.call(), await door.call()
+            await stream.send(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: door.app.streams)
+            for left in (stream, idle):
+                left.writer.write_eof()
+            assert await idle.ended() == b""
+            await until(lambda: door.app.ended == ["http.disconnect"])
+
+    run(loop, main())
+
+
 def test_what_the_application_raises_is_a_500_that_tells_nothing(loop: str, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with open_door() as door:

@@ -30,7 +30,7 @@ class DoorSettings:
     head_seconds: float = 10.0  # from a request's first byte, or from the connection, to the end of its head
     body_seconds: float = 30.0  # the largest body at 10 kB/s
     keep_alive_seconds: float = 75.0  # longer than clients keep an idle connection, so that it is they who close
-    requests_per_connection: int | None = 10_000  # whatever a connection gathered is let go some time
+    requests_per_connection: int | None = 100_000  # whatever a connection gathered is let go some time
     pipelined: int = 16  # requests that wait behind one that is being answered
     unread_seconds: float = 20.0  # an answer of which the client reads nothing for so long
     behind_seconds: float = 120.0  # an answer that is not read to its end for so long, however busily

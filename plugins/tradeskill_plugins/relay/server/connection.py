@@ -56,6 +56,7 @@ class Connection(HttpToolsProtocol):
         self._declared: int | None = None
         self._chunked = False
         self._upgrade = False
+        self._version = "1.1"
         self._last = False  # no further request after this one
         self._body = bytearray()
         self._answering: Exchange | None = None
@@ -118,13 +119,28 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             self._reading = _NOTHING
         except httptools.HttpParserError as error:
-            if isinstance(error.__context__, _EnoughError):
-                self._reading = _NOTHING
-            else:
-                self.refuse(error.__context__.refusal if isinstance(error.__context__, Refused) else _MALFORMED)
+            self._stumbled(error.__context__)
         else:
             if self._reading in (_HEAD, _BODY):
                 self._weigh(len(data), new=self._begun - begun, idle=before == _REQUEST)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # as asyncio has it: true keeps the way to the client open
+        """The client sends no more. What it asked for it is told, but a stream ends: its client is gone, as far as anybody knows."""
+        last = self._queue[-1] if self._queue else self._answering
+        if last is None or last.response_started:
+            return None
+        last.keep_alive = False
+        self._reading = _NOTHING
+        return True
+
+    def _stumbled(self, cause: BaseException | None) -> None:
+        """The parser stopped: by itself, or because of what one of our callbacks raised."""
+        if isinstance(cause, _EnoughError):
+            self._reading = _NOTHING
+            return
+        if cause is not None and not isinstance(cause, (Refused, httptools.HttpParserError)):
+            _LOG.error("request could not be read", exc_info=cause)
+        self.refuse(cause.refusal if isinstance(cause, Refused) else _MALFORMED)
 
     def _weigh(self, size: int, *, new: int, idle: bool) -> None:
         """Count what an unfinished message has on the wire: unfinished headers and chunk sizes are shown to nobody else."""
@@ -186,7 +202,7 @@ class Connection(HttpToolsProtocol):
             raise Refused(bad_request("Content-Length and Transfer-Encoding exclude each other"))
 
     def on_headers_complete(self) -> None:
-        version = self.parser.get_http_version()
+        self._version = version = self.parser.get_http_version()
         if version != "1.1" and (version != "1.0" or self._chunked):
             raise Refused(bad_request("HTTP/1.1, or HTTP/1.0 without chunks, is spoken here"))
         if (self._upgrade or self.parser.get_method() == b"CONNECT") and self.parser.should_upgrade():
@@ -233,7 +249,7 @@ class Connection(HttpToolsProtocol):
         scope = {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": self.parser.get_http_version(),
+            "http_version": self._version,
             "server": self.server,
             "client": self.client,
             "scheme": self.scheme,
