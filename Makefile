@@ -63,7 +63,7 @@ coverage: $(VENV)/.dev
 check: lint types coverage test
 
 SIZE ?= full
-bench: $(VENV)/.dev
+bench: $(VENV)/.dev $(VENV)-postgres/.server
 	@$(BIN)/python tools/bench.py --size $(SIZE)
 
 N ?= 20000

@@ -128,7 +128,7 @@ def test_every_figure_of_a_real_thing_is_above_zero(found: dict[str, Any]) -> No
 
 def test_the_small_size_sells_at_least_twenty_jobs_to_each_side_and_make_knows_the_sizes() -> None:
     text = BENCH.read_text("utf-8")
-    sizes = dict(re.findall(r'^    "(\w+)": Size\(.*?jobs=(\d+)', text, re.MULTILINE))
+    sizes = dict(re.findall(r'^    "(\w+)": Size\(\s*starts=\d+, jobs=(\d+)', text, re.MULTILINE))
     assert int(sizes["small"]) >= 20
     assert int(sizes["full"]) >= 20
     makefile = (ROOT / "Makefile").read_text("utf-8")

@@ -27,9 +27,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from relay_bench import RelaySize
+from relay_bench import relay as relay_figures
+
 PASSWORD = "for this measurement only"
 WRITERS, CLIENTS, TURNS = 16, 8, 5
-LIMIT_SECONDS = 300
+LIMIT_SECONDS = 900
 SEND_DEV = 0xFFC0000000000000
 TYPER_PROGRAM = """
 import typer
@@ -61,13 +64,23 @@ class Size:
     demo_jobs: int
     requests: int  # of each kind, to the ledger
     blocks: int  # published
+    relay: RelaySize
 
 
 SIZES = {
-    "full": Size(starts=30, jobs=40, at_once=4, poll_seconds=5.0, commits=300, roots=150, hashes=2**19, demo_jobs=100, requests=2000, blocks=1000),
-    "small": Size(starts=7, jobs=20, at_once=10, poll_seconds=5.0, commits=60, roots=50, hashes=2**17, demo_jobs=8, requests=400, blocks=200),
+    "full": Size(
+        starts=30, jobs=40, at_once=4, poll_seconds=5.0, commits=300, roots=150, hashes=2**19, demo_jobs=100, requests=2000, blocks=1000,
+        relay=RelaySize(turns=5, lifecycles=192, few=1_000, many=100_000, gets=30),
+    ),
+    "small": Size(
+        starts=7, jobs=20, at_once=10, poll_seconds=5.0, commits=60, roots=50, hashes=2**17, demo_jobs=8, requests=400, blocks=200,
+        relay=RelaySize(turns=3, lifecycles=64, few=1_000, many=10_000, gets=10),
+    ),
     # the same ways in seconds; its figures mean nothing
-    "shape": Size(starts=1, jobs=2, at_once=2, poll_seconds=0.5, commits=5, roots=2, hashes=2**15, demo_jobs=2, requests=40, blocks=40),
+    "shape": Size(
+        starts=1, jobs=2, at_once=2, poll_seconds=0.5, commits=5, roots=2, hashes=2**15, demo_jobs=2, requests=40, blocks=40,
+        relay=RelaySize(turns=1, lifecycles=16, few=60, many=120, gets=2),
+    ),
 }
 
 
@@ -443,6 +456,13 @@ async def _rate(port: int, clients: Sequence[Sequence[bytes]], expected: bytes) 
     return sum(map(len, clients)) / elapsed
 
 
+# (g) the relay: relay_bench.py
+
+
+def relay(size: Size, folder: Path) -> dict[str, Any]:
+    return relay_figures(size.relay, folder)
+
+
 SECTIONS: dict[str, Callable[[Size, Path], dict[str, Any]]] = {
     "cli": cli,
     "seller": seller,
@@ -450,6 +470,7 @@ SECTIONS: dict[str, Callable[[Size, Path], dict[str, Any]]] = {
     "work": work,
     "demo": demo,
     "ledger": ledger,
+    "relay": relay,
 }
 
 
