@@ -27,7 +27,7 @@ from tradeskill.testing.fake_backend import FakeBackend, FakeMachine
 from tradeskill.testing.fakes import FakeLedger, FakeWallet
 from tradeskill.world import World
 from tradeskill_plugins.relay.client.market import RelayMarket
-from tradeskill_plugins.relay.client.settings import Settings
+from tradeskill_plugins.relay.client.settings import Settings, UploadSettings
 
 OFFER = "5f0c7f1e-3d0a-4b53-9a54-0c7a6a2b9a11"
 PATIENCE = 60.0  # seconds for what should take one
@@ -41,6 +41,8 @@ class Trade:
     home: Path
     world: World = field(default_factory=World)
     allow: frozenset[str] = frozenset({"no-fence", "small-results-only"})
+    upload: UploadSettings | None = None
+    settings: dict[str, float] = field(default_factory=dict)  # of both flows
 
     def __post_init__(self) -> None:
         self.ledger = FakeLedger(self.world.now_ms, "dev", 0)
@@ -51,7 +53,7 @@ class Trade:
 
     async def market(self, side: str, **settings: Any) -> RelayMarket:
         context = PluginContext("relay", "dev", self.home / side, self.world, self.identities[side], lambda: "")
-        made = RelayMarket(replace(Settings(self.relay.url, self.allow, limits=False, local_results=True), **settings), context)
+        made = RelayMarket(replace(Settings(self.relay.url, self.allow, limits=False, local_results=True, upload=self.upload), **settings), context)
         await made.open()
         self.markets.append(made)
         return made
@@ -93,7 +95,7 @@ class Trade:
                 wallets={"nano": await self.wallet("seller")},
                 backends={"fake": FakeBackend(self.machine, self.world, self.identities["seller"].key)},
                 listings={"extract": listing},
-                settings=SellerSettings(poll_seconds=0.05),
+                settings=SellerSettings(**{"poll_seconds": 0.05, **self.settings}),  # type: ignore[arg-type]  # the tests name fields that it has
                 world=self.world,
                 owner="worker",
                 is_dead=lambda other: other != "worker",
@@ -110,7 +112,7 @@ class Trade:
             blobs=self.disks["buyer"].blobs,
             market=await self.market("buyer"),
             wallets={"nano": wallet},
-            settings=BuyerSettings(poll_seconds=1.0, **settings),
+            settings=BuyerSettings(**{"poll_seconds": 1.0, **self.settings, **settings}),
             world=self.world,
         )
 

@@ -187,7 +187,7 @@ class Dialect(ABC):
         make: Callable[[], Awaitable[bytes]],
         taken: Callable[[Seen], bool],
         *,
-        lane: Lane = "usual",
+        lane: Lane = "step",
         secret: bool = False,
     ) -> Seen:
         """A step on a job, repeatable: done before, it answers with the job as it is now."""

@@ -47,6 +47,7 @@ class Ours(Dialect):
         super().__init__(parts)
         self._results, self._hints, self._inline = results, hints, inline
         self._delivered: OrderedDict[str, Result] = OrderedDict()  # what lists leave out
+        self._remembered = 0  # bytes of it
 
     # offers
 
@@ -56,7 +57,7 @@ class Ours(Dialect):
         fixed = offer.price is not None and offer.price.unit == "raw"
         fields: dict[str, Json] = {"title": offer.title, "description": offer.description, "tags": [*offer.tags], "active": True}
         fields |= {"pricing_mode": "fixed", "fixed_price_raw": str(offer.price.value)} if fixed and offer.price else {"pricing_mode": "quote"}
-        question = Question("POST", "/v1/offers", body_of({**fields, "document": document_to_json(document)}))
+        question = Question("POST", "/v1/offers", body_of({**fields, "document": document_to_json(document)}), lane="step")
         answer = await self._parts.transport.exchange(question)
         return self.read_offer(object_in(answer.value, "offer"))
 
@@ -220,9 +221,11 @@ class Ours(Dialect):
     def _remember(self, job_id: str, result: Result | None) -> None:
         if result is None:
             return
+        forgotten = self._delivered.pop(job_id, None)
         self._delivered[job_id] = result
-        while sum(len(kept.data) for kept in self._delivered.values()) > REMEMBERED:
-            self._delivered.popitem(last=False)
+        self._remembered += len(result.data) - (0 if forgotten is None else len(forgotten.data))
+        while self._remembered > REMEMBERED or len(self._delivered) > 1024:
+            self._remembered -= len(self._delivered.popitem(last=False)[1].data)
 
     async def _decline_unsigned(self, rows: Sequence[Row]) -> None:
         """A job without a signed request cannot be worked on: its buyer is told, once."""

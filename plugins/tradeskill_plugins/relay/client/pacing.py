@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 __all__ = ["Lane", "Pace", "Turns"]
 
-Lane = Literal["urgent", "usual"]
+Lane = Literal["urgent", "step", "usual"]  # what must not wait · other steps · looking
 SHARE: Final = 0.9  # of the relay's limit: other processes of this key, and clocks, differ
 RESERVE: Final = 6  # one of so many is kept back
 
@@ -42,13 +42,16 @@ class Pace:
 
 
 class Turns:
-    """Who waits for a request's turn, in order, what is urgent first. Without buckets nobody waits, but for what a relay asked for."""
+    """Who waits for a request's turn: a line for each lane, so that a step does not stand behind a hundred looks. Only the urgent use the reserve.
+
+    Without buckets nobody waits, but for what a relay asked for.
+    """
 
     def __init__(self, now: Callable[[], float], sleep: Callable[[float], Awaitable[None]]) -> None:
         self._now, self._sleep = now, sleep
         self._paces: dict[str, Pace] = {}
         self._not_before = 0.0
-        self._gates: dict[Lane, asyncio.Lock] = {"urgent": asyncio.Lock(), "usual": asyncio.Lock()}
+        self._gates: dict[Lane, asyncio.Lock] = {"urgent": asyncio.Lock(), "step": asyncio.Lock(), "usual": asyncio.Lock()}
 
     def limit(self, bucket: str, limit: int | None, window: float) -> None:
         """From now on `bucket` is counted so; None: it is not counted any more."""
@@ -62,7 +65,7 @@ class Turns:
         self._not_before = max(self._not_before, self._now() + seconds)
 
     async def turn(self, lane: Lane, bucket: str = "key") -> None:
-        """Returns when one more may go out, and counts it. The usual ones wait in one line, so they cannot overtake each other."""
+        """Returns when one more may go out, and counts it."""
         async with self._gates[lane]:
             while (seconds := self._wait(lane, bucket)) > 0:
                 await self._sleep(seconds)

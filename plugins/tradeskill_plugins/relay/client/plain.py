@@ -60,7 +60,7 @@ class Plain(Dialect):
                 return shown
         body = body_of({name: value for name, value in fields.items() if value is not None})
         key = self._parts.world.random_bytes(16).hex()  # for the tries of this call; a later one finds the offer by looking
-        answer = await self._parts.transport.exchange(Question("POST", "/v1/offers", body, key=key))
+        answer = await self._parts.transport.exchange(Question("POST", "/v1/offers", body, key=key, lane="step"))
         row = object_in(answer.value, "offer")
         try:
             found = self.read_offer(row)
@@ -142,8 +142,9 @@ class Plain(Dialect):
         job = (await self.one(answer.value, job_id)).job
         if job.lock_expires_at is None:
             raise UnavailableError(f"job {job_id}: the relay's lock says not how long")
-        # its clock, not ours: the header knows whole seconds, the row the moment of the lock
-        now = date_ms(answer.headers) or job.updated_at
+        # by its clock, not ours: the header cuts its second off, the row knows the moment of the lock
+        date = date_ms(answer.headers)
+        now = job.updated_at if date is None else date + 1000
         return Lock(job_id, job.lock_expires_at, min(LOCK_SECONDS, max(0.0, (job.lock_expires_at - now) / 1000)), None)
 
     async def deliver(self, job_id: str, delivery: Delivery, market_fence: int | None) -> Job:

@@ -42,7 +42,7 @@ class Intent:
     make: Callable[[], Awaitable[bytes]]
     look: Callable[[], Awaitable[Seen | None]]
     read: Callable[[Row], Awaitable[Seen]]
-    lane: Lane = "usual"
+    lane: Lane = "step"
     secret: bool = False
 
 
