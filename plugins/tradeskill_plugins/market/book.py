@@ -26,7 +26,7 @@ LOCK_TTL_MS: Final = 5 * 60_000
 PAGE_BYTES: Final = 8 * 2**20  # results come inline, so a page of changes ends early once it holds this much
 _CURSOR = re.compile(r"([0-9a-f]{16})-(0|[1-9][0-9]{0,17})", re.ASCII)
 
-JobRow = dict[str, Any]  # the columns of `jobs`, and "papers": {kind: text}
+JobRow = dict[str, Any]  # the columns of `jobs`, "papers": {kind: text}, and after a step the state that it "was" in
 
 
 @dataclass(frozen=True)
@@ -261,9 +261,9 @@ class Book(Offers):
     def _move(self, row: JobRow, event: str, now_ms: int, papers: Mapping[str, str] | None = None, **columns: object) -> JobRow:
         """The row after the step; `papers` are added to what it holds."""
         step = advance(JOB, row["state"], event)
-        moved = {**row, **columns, "state": step.to, "revision": row["revision"] + 1}
+        moved = {**row, **columns, "was": row["state"], "state": step.to, "revision": row["revision"] + 1}
         moved |= {"change": self._next("change"), "updated_at": max(now_ms, row["updated_at"])}
-        if self._db.execute(schema.JOB_MOVE, {**moved, "was": row["state"]}).rowcount != 1:
+        if self._db.execute(schema.JOB_MOVE, moved).rowcount != 1:
             raise StateError(f"job {row['job_id']} was changed by somebody else meanwhile: read it again")
         for kind, text in (papers or {}).items():
             self._db.execute(schema.PAPER_ADD, (row["job_id"], kind, text))

@@ -17,7 +17,7 @@ from tradeskill.world import World
 from tradeskill_plugins.market.book import Book
 from tradeskill_plugins.relay import signed_http, wire
 from tradeskill_plugins.relay.rawjson import Member, NotAnObjectError, members
-from tradeskill_plugins.relay.server import endpoints, lists, tables
+from tradeskill_plugins.relay.server import endpoints, lists, logs, tables
 from tradeskill_plugins.relay.server.charging import Charging
 from tradeskill_plugins.relay.server.desk import Answer, Call, Desk, Turn
 from tradeskill_plugins.relay.server.endpoints import Asked, Endpoint
@@ -110,7 +110,7 @@ class Relay:
             said = rejection_of(error)
             status = said.status
             if status >= 500:
-                log.error("%s", error, extra={"request_id": request.request_id})
+                log.error("request not served", extra={"request_id": request.request_id, "reason": error.code}, exc_info=error)
             await self._reject(send, request, said)
         except Exception:  # whatever it is, the caller gets words without our inside, and the log all of it
             log.exception("request failed", extra={"request_id": request.request_id})
@@ -143,8 +143,8 @@ class Relay:
             Call(claim.key, claim.nonce, request.method, request.target, body, None if key is None else _ascii(key).strip(), refused, act)
         )
         if answer.moved is not None:
-            request.job = answer.moved[0]
-            self._watching.moved(endpoint.name, answer.moved[1])
+            request.job, before, after = answer.moved
+            self._watching.moved(before, after)
         return answer
 
     def _authenticated(self, request: _Request, body: bytes) -> signed_http.Claimed:
@@ -182,7 +182,12 @@ class Relay:
         call = Call(claim.key, claim.nonce, request.method, request.target, body, None, refused, admit)
         market_id = (await self._desk.turn(call)).body
         with self._watching.stream(claim.key, self._serving()):
-            await self._hub.send(claim.key, market_id, last_id, partial(_start_stream, send, request), partial(_send_text, send), receive)
+            await _start_stream(send, request)
+            try:
+                await self._hub.send(claim.key, market_id, last_id, partial(_send_text, send), receive)
+            except TradeskillError as error:  # the stream has begun, so all that is left to say is its end: its reader comes again
+                log.warning("stream ended", extra={"request_id": request.request_id, "reason": error.code})
+                await _send_text(send, "", False)
         return 200
 
     # open calls
@@ -195,7 +200,7 @@ class Relay:
         return _Out(200, b'{"ok":true}')
 
     async def _metrics(self, request: _Request) -> _Out:
-        text, kind = self._watching.rendered()
+        text, kind = await self._watching.rendered()
         return _Out(200, text, kind)
 
     async def _docs(self, request: _Request) -> _Out:
@@ -253,9 +258,8 @@ def _request(scope: Scope, world: World) -> _Request:
         headers[name] = value
     for name in twice:  # a header sent twice was not sent: nobody may choose which of the two counts
         headers.pop(name, None)
-    shown = headers.get(b"x-request-id", b"")
-    request_id = shown.decode() if 1 <= len(shown) <= 64 and shown.isascii() and shown.decode().isprintable() else world.random_bytes(16).hex()
-    return _Request(scope["method"], target, path.decode("latin-1"), query, scope["tradeskill.ip"], headers, request_id)
+    shown = path.decode("latin-1")
+    return _Request(scope["method"], target, shown, query, scope["tradeskill.ip"], headers, logs.request_id(headers.get(b"x-request-id"), world))
 
 
 async def _body(request: _Request, receive: Receive) -> bytes:

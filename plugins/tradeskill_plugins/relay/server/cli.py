@@ -55,6 +55,7 @@ def serve(
     import logging
     import re
     import signal
+    import sys
 
     from tradeskill import __version__
     from tradeskill.errors import UsageError
@@ -72,6 +73,7 @@ def serve(
     import uvloop
 
     from tradeskill_plugins.relay.server.door import DoorSettings
+    from tradeskill_plugins.relay.server.logs import json_handler
     from tradeskill_plugins.relay.server.serving import RelaySettings, run
 
     settings = RelaySettings(
@@ -97,6 +99,7 @@ def serve(
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await run(settings, World(), ready=ready, stop=stop)
 
+    logging.root.handlers = [json_handler(sys.stderr)]
     logging.getLogger("tradeskill.relay").setLevel(logging.WARNING if quiet else logging.INFO)
     uvloop.run(serve_until_stopped())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -38,9 +39,17 @@ class Database(Protocol):
 class Commits:
     """`before` runs first in every commit. Commits have a thread to themselves, so that no crowd of slow reads can hold them up."""
 
-    def __init__(self, database: Database, before: Callable[[Statements], None]) -> None:
+    def __init__(self, database: Database, before: Callable[[Statements], None], committed: Callable[[int, float], None]) -> None:
+        """`committed(steps, seconds)` is told of each, in that thread."""
         self._writer = _Writer()
-        self._group = GroupCommit(lambda steps: database.run(steps, before), self._writer)
+
+        def run(steps: list[Step]) -> list[Any]:
+            started = time.perf_counter()
+            outcomes = database.run(steps, before)
+            committed(len(steps), time.perf_counter() - started)
+            return outcomes
+
+        self._group = GroupCommit(run, self._writer)
 
     async def write(self, step: Callable[[Statements], T]) -> T:
         """What `step` returned, once it is on disk."""

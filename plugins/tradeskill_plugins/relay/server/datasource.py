@@ -41,9 +41,9 @@ def shown(source: str) -> str:
 
 
 def is_open_to_others(file: Path) -> bool:
-    """Whether somebody else may read a file that may hold a password."""
+    """Whether everybody may read a file that may hold a password. (Access lists, as systemd makes them, show up as the group's rights.)"""
     mode = file.stat().st_mode
-    return stat.S_ISREG(mode) and bool(mode & 0o077)
+    return stat.S_ISREG(mode) and bool(mode & 0o007)
 
 
 def _first_line(file: Path) -> str:

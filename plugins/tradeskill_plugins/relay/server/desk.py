@@ -29,12 +29,12 @@ TIDY_ROWS: Final = 500  # rows of each table that one commit may clear away
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes out. `moved`: (job id, its new state) when a job changed, for logs and metrics."""
+    """What goes out. `moved`: (job id, its state before, its state now) when a job changed, for logs and metrics."""
 
     status: int
     body: str
     headers: dict[str, str] = field(default_factory=dict)
-    moved: tuple[str, str] | None = None
+    moved: tuple[str, str | None, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,10 @@ class Call:
 
 
 class Desk:
-    def __init__(self, database: Database, dialect: Dialect, world: World) -> None:
+    def __init__(self, database: Database, dialect: Dialect, world: World, committed: Callable[[int, float], None] = lambda steps, seconds: None) -> None:
+        """`committed(steps, seconds)` is told of each commit, in its thread."""
         self._database, self._dialect, self._world = database, dialect, world
-        self._commits = Commits(database, self._before)
+        self._commits = Commits(database, self._before, committed)
         self._tidied = 0
         self._waiting: dict[tuple[str, str], str] = {}  # keyed calls between their arrival and their commit -> hash of the request
 

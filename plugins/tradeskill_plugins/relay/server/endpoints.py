@@ -53,7 +53,12 @@ class Endpoint:
 def _job(row: JobRow, turn: Turn, status: int = 200, data: bytes | None = None) -> Answer:
     if data is None and row["result_size"] is not None:
         data = turn.book.result(row["job_id"])
-    return Answer(status, f'{{"job":{job_json(row, data=data)}}}', moved=(row["job_id"], row["state"]))
+    return Answer(status, f'{{"job":{job_json(row, data=data)}}}', moved=_moved(row))
+
+
+def _moved(row: JobRow) -> tuple[str, str | None, str] | None:
+    """A row that a step gave back holds the state that it `was` in; a new job has revision 1."""
+    return (row["job_id"], row.get("was"), row["state"]) if "was" in row or row["revision"] == 1 else None
 
 
 def _add_offer(asked: Asked) -> Act:
@@ -123,7 +128,7 @@ def _lock(asked: Asked) -> Act:
         row = turn.book.lock(asked.caller, job_id, turn.now_ms)
         left = row["lock_expires_at"] - turn.now_ms
         body = f'{{"job":{job_json(row)},"market_fence":{row["market_fence"]},"lock_expires_in_ms":{left}}}'
-        return Answer(200, body, moved=(job_id, row["state"]))
+        return Answer(200, body, moved=_moved(row))
 
     return lock
 

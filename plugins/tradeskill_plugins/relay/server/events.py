@@ -64,7 +64,6 @@ class Hub:
         caller: str,
         market_id: str,
         last_id: str,
-        start: Callable[[], Awaitable[None]],
         send: Callable[[str, bool], Awaitable[None]],
         receive: Callable[[], Awaitable[Mapping[str, Any]]],
     ) -> None:
@@ -83,7 +82,6 @@ class Hub:
                     self._position = await self._desk.read(lambda book: book.position(), quick=True)
                 if self._task is None:
                     self._task = asyncio.create_task(self._watch())
-            await start()
             await send(": connected\n\n", True)
             cursor = last_id
             while cursor and not stream.ended:

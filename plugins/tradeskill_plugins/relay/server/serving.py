@@ -55,8 +55,8 @@ async def run(settings: RelaySettings, world: World, *, ready: Callable[[str], N
     """Serve until `stop` is set; `ready(url)` once it listens. UsageError, StorageError or UnavailableError where it cannot begin."""
     database, dialect = await world.offload(partial(_open, settings, world))
     try:
-        watching = Watching()
-        desk = Desk(database, dialect, world)
+        desk = Desk(database, dialect, world, lambda steps, seconds: watching.metrics.commit(steps, seconds))
+        watching = Watching(desk, world)
         rates = Rates(settings.per_ip, settings.per_key, settings.strict, wire.WINDOW_MS)
         charging = Charging(rates, world, desk.step if _shared(settings.data) else None)
         hub = Hub(desk, world)
@@ -73,7 +73,7 @@ async def run(settings: RelaySettings, world: World, *, ready: Callable[[str], N
         closing = asyncio.create_task(_end_streams(hub, stop))
         try:
             with database.listening(hub.wake):
-                await serve(cast(Any, app), settings.door, world, ready=listening, stop=stop)
+                await serve(cast(Any, app), settings.door, world, ready=listening, stop=stop, observer=watching.metrics)
         finally:
             for task in (sweeping, closing):
                 task.cancel()

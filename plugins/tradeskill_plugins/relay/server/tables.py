@@ -49,6 +49,7 @@ BUCKET: Final = "SELECT level, at_ms, lent, until_ms, epoch FROM buckets WHERE n
 BUCKET_PUT: Final = """INSERT INTO buckets (name, level, at_ms, lent, until_ms, epoch) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET
     level = excluded.level, at_ms = excluded.at_ms, lent = excluded.lent, until_ms = excluded.until_ms, epoch = excluded.epoch"""
 BUCKETS_DROP: Final = "DELETE FROM buckets WHERE at_ms < ? AND until_ms < ?"
+JOBS_BY_STATE: Final = "SELECT state, count(*) AS size FROM jobs GROUP BY state"
 CHANGED_SINCE: Final = "SELECT job_id, seller, buyer, state, revision, change FROM jobs WHERE change > ? ORDER BY change LIMIT ?"
 
 # A page of jobs: one or two of these; {more}: further conditions.
