@@ -49,7 +49,7 @@ class Fault(Exception):  # noqa: N818  # an answer, not an accident
         self.body = {"error": {"code": code, "message": message, "details": details}}
 
 
-class Lost(Exception):  # noqa: N818
+class Lost(Exception):  # noqa: N818  # an event, not an accident
     """The connection ends without an answer."""
 
 

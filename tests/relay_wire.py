@@ -70,6 +70,10 @@ class Answer:
         assert 200 <= self.status < 300, self
         return self.json
 
+    def done(self) -> None:
+        """AssertionError unless it is a success."""
+        assert self.ok is not None
+
     def member(self, *path: str) -> str:
         """The exact text of one value of the body: `member("job", "request_payload")`."""
         from tradeskill_plugins.relay.rawjson import members
@@ -282,7 +286,7 @@ class Floor:
 
     def signed_offer(self, **changes: Json) -> Offer:
         document = self.offer_document(**changes)  # type: ignore[arg-type]  # offer_id is text
-        self.wire.post(self.seller, "/v1/offers", self.offer_body(document)).offer  # noqa: B018  # raises unless it was taken
+        self.wire.post(self.seller, "/v1/offers", self.offer_body(document)).done()
         return read_offer(document)
 
     def request_document(self, offer: Offer, nonce: str | None = None, value: Json = None, **changes: Json) -> SignedDocument:
@@ -310,9 +314,9 @@ class Floor:
         """A job under lock with its signed request and quote; the answer of the lock."""
         request, job = self.signed_request()
         quote = self.quote_document(request, job["job_id"])
-        self.act(self.seller, job["job_id"], "quote", {"quote": as_json(quote)}).job  # noqa: B018  # raises unless it was taken
-        self.act(self.buyer, job["job_id"], "accept").job  # noqa: B018
-        self.act(self.buyer, job["job_id"], "payment", {"payment_tx_hash": os.urandom(32).hex()}).job  # noqa: B018
+        self.act(self.seller, job["job_id"], "quote", {"quote": as_json(quote)}).done()
+        self.act(self.buyer, job["job_id"], "accept").done()
+        self.act(self.buyer, job["job_id"], "payment", {"payment_tx_hash": os.urandom(32).hex()}).done()
         return request, quote, self.act(self.seller, job["job_id"], "lock").ok
 
     def receipt_document(self, request: SignedDocument, quote: SignedDocument, job_id: str, result: Result) -> SignedDocument:

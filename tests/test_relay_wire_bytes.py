@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.relay_started import Stand, stand
+from tests.relay_started import Stand, place_for, stand
 from tests.relay_wire import PLAIN_OFFER, Answer, Floor, as_bytes, inline, plain_quote
 from tradeskill.model import Result
 
@@ -20,9 +20,9 @@ NESTED = '{"a":' * 60 + "[]" + "}" * 60
 INSIDE = re.compile(r"traceback|sqlite|psycopg|select |insert |file \"|\.py|tradeskill_plugins|exception|0x[0-9a-f]{6}", re.IGNORECASE)
 
 
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    with stand("ours", tmp_path_factory.mktemp("bytes") / "relay.db") as made:
+@pytest.fixture(scope="module", params=["ours", "postgres"])
+def ours(request: pytest.FixtureRequest) -> Iterator[Stand]:
+    with stand(request.param, place_for(request.param, request)) as made:
         yield made
 
 
@@ -88,8 +88,8 @@ def test_documents_come_back_as_the_bytes_they_came_in(floor: Floor) -> None:
     quote = floor.quote_document(request, job)
     quoted = floor.act(floor.seller, job, "quote", f'{{"quote":{spelled(quote)}}}'.encode())
     assert quoted.status == 200, quoted
-    floor.act(floor.buyer, job, "accept").ok  # noqa: B018  # raises unless it was done
-    floor.act(floor.buyer, job, "payment", {"payment_tx_hash": "H"}).ok  # noqa: B018
+    floor.act(floor.buyer, job, "accept").done()
+    floor.act(floor.buyer, job, "payment", {"payment_tx_hash": "H"}).done()
     fence = floor.act(floor.seller, job, "lock").ok["market_fence"]
     receipt = floor.receipt_document(request, quote, job, Result(b"r", "text/plain"))
     text = f'{{"market_fence":{fence},"result":{json.dumps(inline(b"r"))},"receipt":{spelled(receipt)}}}'

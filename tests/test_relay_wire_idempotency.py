@@ -54,7 +54,7 @@ def test_the_same_request_again_gets_the_first_answer_byte_for_byte(floor: Floor
     assert first.headers["idempotency-key"] == "k"
     job = first.job["job_id"]
     either.clock.advance(1000)
-    floor.act(floor.seller, job, "quote", plain_quote()).ok  # noqa: B018  # raises unless it was done; the job has moved on
+    floor.act(floor.seller, job, "quote", plain_quote()).done()
     assert replayed(floor.wire.post(floor.buyer, "/v1/jobs", body, idempotency="k"), first)
     assert floor.wire.get(floor.buyer, "/v1/jobs").ok["total"] == 1
     accepted = floor.act(floor.buyer, job, "accept", idempotency="k2")
@@ -113,7 +113,7 @@ def test_the_old_relay_keeps_what_failed(tmp_path: Path) -> None:
         floor = Floor.at(wire)
         job = floor.accepted()["job_id"]
         refused = floor.act(floor.seller, job, "lock", idempotency="lock")
-        floor.act(floor.buyer, job, "payment", {"payment_tx_hash": "H"}).ok  # noqa: B018  # raises unless it was done
+        floor.act(floor.buyer, job, "payment", {"payment_tx_hash": "H"}).done()
         assert replayed(floor.act(floor.seller, job, "lock", idempotency="lock"), refused)
 
 

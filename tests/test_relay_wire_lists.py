@@ -163,8 +163,8 @@ def test_jobs_come_newest_first_in_pages_of_50_to_both_parties_only(floor: Floor
 
 def test_jobs_are_chosen_by_role_and_by_several_states(floor: Floor, either: Stand) -> None:
     bought = several(floor, either, 3)
-    floor.act(floor.buyer, bought[0], "cancel").ok  # noqa: B018  # raises unless it was done
-    floor.act(floor.seller, bought[1], "quote", {"quote_amount_raw": "1", "quote_invoice_address": "a"}).ok  # noqa: B018
+    floor.act(floor.buyer, bought[0], "cancel").done()
+    floor.act(floor.seller, bought[1], "quote", {"quote_amount_raw": "1", "quote_invoice_address": "a"}).done()
     offer = floor.wire.post(floor.buyer, "/v1/offers", PLAIN_OFFER).offer["offer_id"]
     either.clock.advance(1000)
     sold = floor.wire.post(floor.stranger, "/v1/jobs", {"offer_id": offer, "request_payload": {}}).job["job_id"]
@@ -229,8 +229,8 @@ def test_a_cursor_brings_each_job_s_latest_change_once_oldest_first(our_floor: F
         seen, cursor = drained(our_floor, party)
         assert seen == [(job, "requested") for job in made]
         assert drained(our_floor, party, cursor) == ([], cursor)
-    our_floor.act(our_floor.buyer, made[3], "cancel").ok  # noqa: B018  # raises unless it was done
-    our_floor.act(our_floor.buyer, made[0], "cancel").ok  # noqa: B018
+    our_floor.act(our_floor.buyer, made[3], "cancel").done()
+    our_floor.act(our_floor.buyer, made[0], "cancel").done()
     assert drained(our_floor, our_floor.seller, cursor)[0] == [(made[3], "canceled"), (made[0], "canceled")]
     assert drained(our_floor, our_floor.seller)[0] == [(made[n], "requested") for n in (1, 2, 4)] + [(made[3], "canceled"), (made[0], "canceled")]
     assert drained(our_floor, our_floor.stranger)[0] == []
@@ -239,8 +239,8 @@ def test_a_cursor_brings_each_job_s_latest_change_once_oldest_first(our_floor: F
 def test_a_cursor_loses_nothing_while_pages_are_read(our_floor: Floor, ours: Stand) -> None:
     made = several(our_floor, ours, 6)
     first = our_floor.wire.get(our_floor.seller, "/v1/jobs?cursor=&limit=3").ok
-    our_floor.act(our_floor.buyer, made[0], "cancel").ok  # noqa: B018  # raises unless it was done
-    our_floor.act(our_floor.buyer, made[5], "cancel").ok  # noqa: B018
+    our_floor.act(our_floor.buyer, made[0], "cancel").done()
+    our_floor.act(our_floor.buyer, made[5], "cancel").done()
     rest, _ = drained(our_floor, our_floor.seller, first["cursor"])
     seen = [(job["job_id"], job["status"]) for job in first["jobs"]] + rest
     assert len(seen) == 7  # the one that was changed after it was read comes again
