@@ -23,7 +23,7 @@ from tradeskill.money import Amount
 from tradeskill.signing import Identity
 from tradeskill.world import World
 from tradeskill_plugins.market.embedded import EmbeddedMarket
-from tradeskill_plugins.market.store import Store, open_file
+from tradeskill_plugins.market.store import Store, open_file, open_postgres
 
 BUYER, SELLER = Identity(b"b" * 32), Identity(b"s" * 32)
 TRIALS = 25
@@ -33,9 +33,10 @@ WAIT = 60.0  # seconds until a stuck test gives up
 class Clerk:
     """One identity's market with blocking calls, in its own thread or process."""
 
-    def __init__(self, file: Path, identity: Identity) -> None:
+    def __init__(self, place: Path | str, identity: Identity) -> None:
+        """`place`: a file, or where a PostgreSQL is and the schema there."""
         self.world, self.identity, self.runner = World(), identity, asyncio.Runner()
-        self.market = EmbeddedMarket(lambda: open_file(file, self.world), identity, self.world)
+        self.market = EmbeddedMarket(lambda: opened(place, self.world), identity, self.world)
         self.runner.run(self.market.open())
 
     def close(self) -> None:
@@ -71,6 +72,13 @@ class Clerk:
             job = await self.market.request(document)
             await self.market.cancel(job.job_id)
         return count
+
+
+def opened(place: Path | str, world: World) -> Store:
+    if isinstance(place, Path):
+        return open_file(place, world)
+    dsn, name = place.split("|")
+    return open_postgres(dsn, world, name=name)
 
 
 def offer_document(offer_id: str = "o") -> Any:
@@ -119,12 +127,16 @@ def prepare(buyer: Clerk, seller: Clerk, state: str, nonce: str) -> tuple[str, i
 
 
 def test_of_two_threads_one_wins_every_contest(tmp_path: Path) -> None:
-    file = tmp_path / "m.db"
-    buyer, seller = Clerk(file, BUYER), Clerk(file, SELLER)
-    rivals = [{"buyer": Clerk(file, BUYER), "seller": Clerk(file, SELLER)} for _ in range(2)]
+    hold_contests(tmp_path / "m.db", TRIALS)
+
+
+def hold_contests(place: Path | str, trials: int) -> None:
+    """AssertionError unless each contest has one winner, every time."""
+    buyer, seller = Clerk(place, BUYER), Clerk(place, SELLER)
+    rivals = [{"buyer": Clerk(place, BUYER), "seller": Clerk(place, SELLER)} for _ in range(2)]
     seller.call("publish", argument="o")
     for title, (state, orders) in CONTESTS.items():
-        jobs = [prepare(buyer, seller, state, f"{title}-{n}") for n in range(TRIALS)]
+        jobs = [prepare(buyer, seller, state, f"{title}-{n}") for n in range(trials)]
         barrier = threading.Barrier(2)
         outcomes: list[list[bool]] = [[], []]
 
@@ -143,7 +155,7 @@ def test_of_two_threads_one_wins_every_contest(tmp_path: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join(WAIT)
-        assert [sum(pair) for pair in zip(*outcomes, strict=True)] == [1] * TRIALS, title
+        assert [sum(pair) for pair in zip(*outcomes, strict=True)] == [1] * trials, title
     for clerk in (buyer, seller, *rivals[0].values(), *rivals[1].values()):
         clerk.close()
 
@@ -246,9 +258,9 @@ async def _changed(market: EmbeddedMarket, at_least: int) -> set[str]:
 
 
 @contextmanager
-def processes(file: Path, who: str, count: int) -> Iterator[list[subprocess.Popen[str]]]:
+def processes(place: Path | str, who: str, count: int) -> Iterator[list[subprocess.Popen[str]]]:
     made = [
-        subprocess.Popen([sys.executable, "-W", "error", __file__, str(file), who], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-W", "error", __file__, str(place), who], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(count)
     ]
     try:
@@ -283,8 +295,8 @@ def together(clerks: list[subprocess.Popen[str]], orders: list[dict[str, Any]]) 
     return answers
 
 
-def main(file: Path, who: str) -> None:
-    clerk = Clerk(file, BUYER if who == "buyer" else SELLER)
+def main(place: Path | str, who: str) -> None:
+    clerk = Clerk(place, BUYER if who == "buyer" else SELLER)
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)
@@ -300,4 +312,4 @@ def main(file: Path, who: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(sys.argv[1] if "|" in sys.argv[1] else Path(sys.argv[1]), sys.argv[2])

@@ -106,7 +106,7 @@ class Offers:
         """How many a search finds in all; takes time in proportion to them."""
         if not asked.active:
             return len(self._inactive(asked))
-        sql, values = self._walk(asked, self._dialect.count)
+        sql, values = self._walk(asked, self._dialect.count, schema.COUNT_WALK)
         return int(self._db.execute(sql, values).fetchone()["size"])
 
     def offers_version(self) -> int:
@@ -154,7 +154,8 @@ class Offers:
         self._db.execute(schema.TEXT_DROP, (seq,))
         self._db.execute(schema.TAGS_DROP, (seq,))
 
-    def _walk(self, asked: Search, template: str) -> tuple[str, list[Any]]:
+    def _walk(self, asked: Search, template: str, bare: str = "") -> tuple[str, list[Any]]:
+        """What was asked for is a walk and the conditions that it does not meet already; `bare` is the template where there are none."""
         folded, wanted = _checked(asked)
         walks: list[tuple[str, Any]] = [(schema.BY_TAG, tag) for tag in wanted]
         conditions: list[tuple[str, tuple[Any, ...]]] = [(schema.IF_TAG, (tag,)) for tag in wanted]
@@ -164,29 +165,29 @@ class Offers:
         if asked.pricing_mode:
             walks.append((schema.BY_PRICING, asked.pricing_mode))
             conditions.append((schema.IF_PRICING, (asked.pricing_mode,)))
-        if len(folded) >= _SHORT and not self._is_common(folded):
-            walks.append((self._dialect.by_text, self._dialect.text_given(folded)))
         if folded:
             conditions.append((self._dialect.if_text, (folded, folded)))
-        walk, given = self._shortest(walks)
+        if len(folded) >= _SHORT and not self._is_common(folded):
+            walks.append((self._dialect.by_text, self._dialect.text_given(folded)))
+        chosen = self._shortest(walks)
+        walk, given = (schema.BY_ALL, []) if chosen is None else (walks[chosen][0], [walks[chosen][1]])
+        if chosen is not None and (walk != self._dialect.by_text or self._dialect.exact):
+            del conditions[chosen]  # walks and conditions are in one order
         if 0 < len(folded) < _SHORT:
             walk = schema.WALK_BOUNDED.format(walk=walk)
-        sql = template.format(walk=walk, conditions=" AND ".join(["o.active = 1", *(text for text, _ in conditions)]))
+        sql = (template if conditions or not bare else bare).format(walk=walk, conditions=" AND ".join(text for text, _ in conditions) or "TRUE")
         return sql, [*given, *(value for _, group in conditions for value in group)]
 
     def _is_common(self, folded: str) -> bool:
         sample = self._dialect.sample
         return bool(sample) and self._db.execute(sample, (folded, folded)).fetchone()["size"] >= _COMMON
 
-    def _shortest(self, walks: list[tuple[str, Any]]) -> tuple[str, list[Any]]:
-        """The walk with the fewest rows, counted up to a bound: a rare tag must not cost a walk over a common word."""
-        if not walks:
-            return schema.BY_ALL, []
-        if len(walks) == 1:
-            return walks[0][0], [walks[0][1]]
+    def _shortest(self, walks: list[tuple[str, Any]]) -> int | None:
+        """The place of the walk with the fewest rows, counted up to a bound: a rare tag must not cost a walk over a common word."""
+        if len(walks) < 2:
+            return 0 if walks else None
         sizes = [self._db.execute(schema.WALK_SIZE.format(walk=walk), (given,)).fetchone()["size"] for walk, given in walks]
-        walk, given = walks[sizes.index(min(sizes))]
-        return walk, [given]
+        return sizes.index(min(sizes))
 
     def _inactive(self, asked: Search) -> list[Row]:
         """Withdrawn offers are in no index of words: they cost a search for active ones nothing."""

@@ -256,7 +256,8 @@ class PostgresDatabase:
 
     def _heard(self) -> None:
         self._others += 1
-        self._tell()
+        with suppress(Exception):  # a listener's trouble must not end the listening
+            self._tell()
 
     def _tell(self) -> None:
         for listener in list(self._listeners.values()):

@@ -110,7 +110,7 @@ class Address:
             return ConfigError(f"{self.where} knows no user {self._user}: create the role, or give another user")
         if re.search(r'database ".*" does not exist|permission denied for database', said):
             return ConfigError(f"{self.where}: there is no such database for {self._user}: create it with createdb, or give another name")
-        if "invalid" in said and "option" in said:
+        if re.search(r"invalid .*(value|option)", said):
             return ConfigError(f"the PostgreSQL address has an option with a wrong value: {_EXAMPLE}")
         if re.search(r"starting up|shutting down|in recovery|too many|remaining connection slots", said):
             return UnavailableError(f"{self.where} takes no connections now: try again")

@@ -119,6 +119,7 @@ POSTGRES: Final = schema.Dialect(
     by_text="SELECT seq FROM (SELECT rowid AS seq FROM offer_text WHERE trigrams @> ? OFFSET 0) AS f ORDER BY seq DESC OFFSET 0",
     text_given=lambda query: trigrams(query),
     if_text="EXISTS (SELECT 1 FROM offer_text AS t WHERE t.rowid = o.seq AND (strpos(t.title, ?) > 0 OR strpos(t.description, ?) > 0))",
+    exact=False,  # trigrams say that a text may hold it, not where they stand
     sample="""SELECT count(*) AS size FROM (SELECT title, description FROM offer_text ORDER BY rowid DESC LIMIT 1000) AS t
         WHERE strpos(t.title, ?) > 0 OR strpos(t.description, ?) > 0""",
 )
