@@ -84,7 +84,7 @@ def _check(value: Json, what: str, depth: int) -> None:
         raise InputError(f"{what} is nested too deeply: {MAX_DEPTH} levels at most")
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
         raise InputError(f"{what} holds a number outside the range of a double")
-    if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+    if isinstance(value, str) and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
         raise InputError(f"{what} holds a lone surrogate")
     if isinstance(value, list):
         for item in value:
