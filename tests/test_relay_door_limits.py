@@ -105,10 +105,32 @@ def test_the_largest_head_that_is_allowed_passes(loop: str) -> None:
             assert (await caller.get("/" + "x" * 4095)).status == 200
             assert (await caller.get("/x", "a: b\r\n" * 63)).status == 200
             assert (await caller.get("/x", f"X-A: {'a' * 15_000}\r\n")).status == 200
-            await caller.send(post(b"x" * 300_000) * 2 + GET.encode())  # what follows a body is not counted into a head
-            assert [(await caller.answer()).status for _ in range(2)] == [200, 200]
+            await caller.send(post(b"x" * 300_000)[:-40_000])
+            await (await door.call()).get()
+            await caller.send(b"x" * 40_000 + GET.encode())  # what follows a body is not counted into a head
+            assert (await caller.answer()).status == 200
             await caller.send(b"\r\n")
             assert (await caller.answer()).status == 200
+
+    run(loop, main())
+
+
+def test_after_a_refusal_the_client_may_send_on_for_a_while_and_nothing_is_torn_from_its_hands(loop: str) -> None:
+    async def main() -> None:
+        async with open_door(linger_seconds=0.3) as door:
+            caller = await door.call()
+            await caller.send(f"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY + 1}\r\n\r\n".encode())
+            await until(lambda: door.seen.refusals)
+            for _ in range(5):
+                await caller.send(b"x" * 1000)
+                await asyncio.sleep(0.01)
+            assert (await caller.answer()).status == 413
+            await until(lambda: door.seen.open == 0)
+            flood = await door.call()
+            await flood.send(f"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY + 1}\r\n\r\n".encode())
+            with pytest.raises(ConnectionError):
+                for _ in range(1000):
+                    await flood.send(b"x" * 65_536)
 
     run(loop, main())
 
@@ -124,6 +146,22 @@ def test_a_refusal_stands_behind_the_answers_of_the_requests_before_it(loop: str
             assert json.loads((await caller.answer()).body)["path"] == "/x"
             assert (await caller.answer()).error["code"] == "validation_error"
             assert await caller.ended() == b""
+
+    run(loop, main())
+
+
+def test_large_bodies_behind_an_unanswered_request_are_left_with_the_client(loop: str) -> None:
+    async def main() -> None:
+        async with open_door() as door:
+            caller = await door.call()
+            sending = asyncio.ensure_future(caller.send(post(b"a", "/wait") + post(b"x" * BODY) * 40))
+            await until(lambda: door.app.waiting)
+            for _ in range(20):
+                await (await door.call()).get()
+            assert not sending.done()
+            door.app.release.set()
+            assert [(await caller.answer()).status for _ in range(41)] == [200] * 41
+            await sending
 
     run(loop, main())
 
@@ -283,11 +321,13 @@ def test_a_request_that_takes_its_time_is_not_ended_by_any_limit_of_the_client(l
         limits = {f"{name}_seconds": 0.1 for name in ("keep_alive", "head", "body", "unread", "behind", "linger")}
         async with open_door(**limits) as door:
             caller, other = await door.call(), await door.call()
-            await caller.send(post(b"abc", "/wait") * 2)
+            await caller.send(post(b"abc", "/wait") * 2 + GET.encode())  # reading stops with the third half read
             await until(lambda: door.app.waiting)
             assert await other.ended() == b""  # a silent one was ended meanwhile
+            assert await (await door.call()).ended() == b""
             door.app.release.set()
-            assert [(await caller.answer()).status for _ in range(2)] == [200, 200]
+            await caller.send(b"\r\n")
+            assert [(await caller.answer()).status for _ in range(3)] == [200, 200, 200]
 
     run(loop, main())
 
@@ -311,14 +351,14 @@ def test_an_answer_that_is_not_read_ends_its_connection_and_hurts_nobody(loop: s
 
 def test_a_client_that_reads_slowly_but_reads_gets_all_of_its_answer(loop: str) -> None:
     async def main() -> None:
-        async with open_door(unread_seconds=0.5) as door:
+        async with open_door(unread_seconds=1.0) as door:
             caller = await door.call()
             await caller.send(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
             await caller.reader.readuntil(b"\r\n\r\n")
             got = 0
             while got < LARGE:
                 got += len(await caller.reader.read(1 << 16))
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.004)
             assert got == LARGE
 
     run(loop, main())

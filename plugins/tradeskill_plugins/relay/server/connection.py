@@ -21,7 +21,7 @@ from uvicorn.server import ServerState
 from tradeskill_plugins.relay.server.admission import Crowd
 from tradeskill_plugins.relay.server.exchange import Exchange
 from tradeskill_plugins.relay.server.peers import plain_ip
-from tradeskill_plugins.relay.server.refusals import Refusal, Refused, bad_request, body_too_large, head_too_large, late, target_too_long
+from tradeskill_plugins.relay.server.refusals import Refusal, Refused, bad_request, body_too_large, head_too_large, internal, late, target_too_long
 
 __all__ = ["Connection"]
 
@@ -138,9 +138,13 @@ class Connection(HttpToolsProtocol):
         if isinstance(cause, _EnoughError):
             self._reading = _NOTHING
             return
-        if cause is not None and not isinstance(cause, (Refused, httptools.HttpParserError)):
+        if cause is None or isinstance(cause, httptools.HttpParserError):
+            self.refuse(_MALFORMED)
+        elif isinstance(cause, Refused):
+            self.refuse(cause.refusal)
+        else:
             _LOG.error("request could not be read", exc_info=cause)
-        self.refuse(cause.refusal if isinstance(cause, Refused) else _MALFORMED)
+            self.refuse(internal())
 
     def _weigh(self, size: int, *, new: int, idle: bool) -> None:
         """Count what an unfinished message has on the wire: unfinished headers and chunk sizes are shown to nobody else."""
@@ -248,7 +252,7 @@ class Connection(HttpToolsProtocol):
             ip = self.crowd.proxies.client(ip, [value for name, value in self.headers if name == b"x-forwarded-for"])
         scope = {
             "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": self._version,
             "server": self.server,
             "client": self.client,
