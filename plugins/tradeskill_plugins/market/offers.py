@@ -106,7 +106,7 @@ class Offers:
         """How many a search finds in all; takes time in proportion to them."""
         if not asked.active:
             return len(self._inactive(asked))
-        sql, values = self._walk(asked, self._dialect.count, schema.COUNT_WALK)
+        sql, values = self._walk(asked, self._dialect.count, self._dialect.count_all)
         return int(self._db.execute(sql, values).fetchone()["size"])
 
     def offers_version(self) -> int:

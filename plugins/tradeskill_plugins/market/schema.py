@@ -72,7 +72,6 @@ IF_PRICING: Final = "o.pricing_mode = ?"
 IF_TAG: Final = "EXISTS (SELECT 1 FROM offer_tags AS t WHERE t.tag = ? AND t.seq = o.seq)"
 WALK_SIZE: Final = "SELECT count(*) AS size FROM ({walk} LIMIT 1000) AS w"
 WALK_BOUNDED: Final = "SELECT seq FROM ({walk}) AS v ORDER BY seq DESC LIMIT 10000"
-COUNT_WALK: Final = "SELECT count(*) AS size FROM ({walk}) AS w"
 INACTIVE: Final = "SELECT * FROM offers WHERE active = 0 ORDER BY seq DESC LIMIT 10000"
 
 JOB: Final = "SELECT * FROM jobs WHERE job_id = ?"
@@ -107,6 +106,7 @@ class Dialect:
     by_text: str  # the walk for a query of three characters and more
     text_given: Callable[[str], Any]  # query -> its parameter
     if_text: str  # the condition; takes the query twice
+    count_all: str = "SELECT count(*) AS size FROM ({walk}) AS w"  # counts them where the walk meets every condition
     exact: bool = True  # whether that walk finds nothing that does not hold the text
     sample: str = ""  # counts fits among the newest 1,000 texts, taking the query twice; for an index that gives its finds in no order
 
