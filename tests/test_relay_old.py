@@ -30,7 +30,7 @@ from tradeskill_plugins.relay.client.market import RelayMarket
 from tradeskill_plugins.relay.client.settings import Settings, UploadSettings
 
 OFFER = "5f0c7f1e-3d0a-4b53-9a54-0c7a6a2b9a11"
-PATIENCE = 60.0  # seconds for what should take one
+PATIENCE = 240.0  # seconds for what takes ten on a machine with nothing else to do
 
 
 @dataclass
