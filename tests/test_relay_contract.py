@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.relay_started import stand
+from tests.postgres import PostgresServer
+from tests.relay_started import fresh_database, stand
 from tradeskill.contracts import Market, PluginContext
 from tradeskill.signing import Identity
 from tradeskill.testing.market_contract import MarketContract, MarketFor, SteppedClock
@@ -37,11 +38,11 @@ def served(folder: Path) -> Iterator[str]:
         server.server_close()
 
 
-class TestRelayOnSqlite(MarketContract):
+class _OverRelay(MarketContract):
     @pytest.fixture
-    def market_for(self, clock: SteppedClock, tmp_path: Path) -> Iterator[MarketFor]:
+    def market_for(self, clock: SteppedClock, place: Path | str, tmp_path: Path) -> Iterator[MarketFor]:
         count = 0
-        with stand("ours", tmp_path / "relay.db", clock=clock) as relay, served(tmp_path / "uploads") as uploads:
+        with stand("ours", place, clock=clock) as relay, served(tmp_path / "uploads") as uploads:
 
             def made(identity: Identity) -> Market:
                 nonlocal count
@@ -51,3 +52,15 @@ class TestRelayOnSqlite(MarketContract):
                 return tradeskill_open_market({"url": relay.url, "local_results": True, "upload": upload}, context)
 
             yield made
+
+
+class TestRelayOnSqlite(_OverRelay):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Path:
+        return tmp_path / "relay.db"
+
+
+class TestRelayOnPostgres(_OverRelay):
+    @pytest.fixture
+    def place(self, postgres: PostgresServer) -> str:
+        return fresh_database(postgres)
