@@ -273,7 +273,7 @@ def test_a_small_result_and_its_receipt_come_back_out_of_one_url(data: bytes, me
     checked = {"job_id": JOB, "payment_id": f"{0:064X}", "amount": PRICE}
     verify_receipt(found, read_request(request, BUYER.key), a_quote(request), result=result, **checked)  # type: ignore[arg-type]  # as they are named
     with pytest.raises(UntrustedError):
-        verify_receipt(found, read_request(request, BUYER.key), a_quote(request), result=Result(data + b"x", media_type), **checked)  # type: ignore[arg-type]
+        verify_receipt(found, read_request(request, BUYER.key), a_quote(request), result=Result(data + b"x", media_type), **checked)  # type: ignore[arg-type]  # as they are named
 
 
 @pytest.mark.parametrize("url", ["https://a/x", "https://a/x#top", "https://a/x#tsr1.", "https://a/x#tsr1.e30", "https://a/x#tsr1.!.x", "https://a/x#tsr1.W10.AAAA"])
