@@ -114,7 +114,7 @@ class Desk:
             self._tidied = now
             db.execute(tables.NONCES_DROP, (now, TIDY_ROWS))
             db.execute(tables.ANSWERS_DROP, (now, TIDY_ROWS))
-            db.execute(tables.BUCKETS_DROP, (now - 2 * wire.WINDOW_MS, now))
+            db.execute(tables.BUCKETS_DROP, (now - 2 * wire.WINDOW_MS,))
 
     def _take(self, call: Call, hashed: str, others: str | None, db: Statements) -> Answer | Rejection:
         now = self._world.now_ms()

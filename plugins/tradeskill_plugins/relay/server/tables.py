@@ -28,8 +28,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX answers_expires ON answers (expires_at)",
         "CREATE TABLE links (token TEXT PRIMARY KEY, job_id TEXT NOT NULL) STRICT",
         """CREATE TABLE buckets (
-            name TEXT PRIMARY KEY, level INTEGER NOT NULL, at_ms INTEGER NOT NULL, lent INTEGER NOT NULL, until_ms INTEGER NOT NULL,
-            epoch INTEGER NOT NULL) STRICT""",
+            name TEXT PRIMARY KEY, level INTEGER NOT NULL, at_ms INTEGER NOT NULL, span INTEGER NOT NULL, lent INTEGER NOT NULL,
+            before INTEGER NOT NULL) STRICT""",
     ),
 )
 LAYOUT: Final = Layout(APPLICATION_ID, MIGRATIONS)
@@ -45,10 +45,10 @@ ANSWERS_DROP: Final = """DELETE FROM answers WHERE (caller, idempotency_key) IN
 LINK_ADD: Final = "INSERT INTO links (token, job_id) VALUES (?, ?)"
 LINK: Final = "SELECT job_id FROM links WHERE token = ?"
 
-BUCKET: Final = "SELECT level, at_ms, lent, until_ms, epoch FROM buckets WHERE name = ?"
-BUCKET_PUT: Final = """INSERT INTO buckets (name, level, at_ms, lent, until_ms, epoch) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET
-    level = excluded.level, at_ms = excluded.at_ms, lent = excluded.lent, until_ms = excluded.until_ms, epoch = excluded.epoch"""
-BUCKETS_DROP: Final = "DELETE FROM buckets WHERE at_ms < ? AND until_ms < ?"
+BUCKET: Final = "SELECT level, at_ms, span, lent, before FROM buckets WHERE name = ?"
+BUCKET_PUT: Final = """INSERT INTO buckets (name, level, at_ms, span, lent, before) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET
+    level = excluded.level, at_ms = excluded.at_ms, span = excluded.span, lent = excluded.lent, before = excluded.before"""
+BUCKETS_DROP: Final = "DELETE FROM buckets WHERE at_ms < ?"
 JOBS_BY_STATE: Final = "SELECT state, count(*) AS size FROM jobs GROUP BY state"
 CHANGED_SINCE: Final = "SELECT job_id, seller, buyer, state, revision, change FROM jobs WHERE change > ? ORDER BY change LIMIT ?"
 
