@@ -554,6 +554,8 @@ def test_every_statement_of_market_and_relay_is_understood_by_the_server(postgre
     filled = {
         "WALK_SIZE": schema.WALK_SIZE.format(walk=schema.BY_TAG),
         "WALK_BOUNDED": schema.WALK_BOUNDED.format(walk=schema.BY_ALL),
+        "SIZE": tables.SIZE.format(condition="seller = ? AND buyer = ?"),
+        "LATEST": tables.LATEST.format(side="seller"),
         "LISTED": tables.LISTED.format(side="seller", more=" AND updated_at > ?"),
         "if_text": f"SELECT 1 AS one FROM offers AS o WHERE {POSTGRES.if_text}",
         **{part: f"SELECT 1 AS one FROM offers AS o WHERE {getattr(schema, part)}" for part in ("IF_SELLER", "IF_PRICING", "IF_TAG")},

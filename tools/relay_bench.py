@@ -91,10 +91,10 @@ def _lists() -> dict[str, dict[str, Any]]:
     return {
         "offers_page": {"target": "/v1/offers", "holds": '"limit":20'},
         "offers_two_tags": {"target": "/v1/offers?tags=web,rare", "holds": '"rare"'},
-        "offers_q_common": {"target": "/v1/offers?q=markdown", "holds": "markdown"},
+        "offers_q_common": {"target": "/v1/offers?q=markdown", "holds": "arkdown"},
         "offers_q_rare": {"target": "/v1/offers?q=zymurgy", "holds": "zymurgy"},
         "offers_page_after_a_change": {"target": "/v1/offers", "holds": '"limit":20', "change": True},
-        "offers_q_common_after_a_change": {"target": "/v1/offers?q=markdown", "holds": "markdown", "change": True},
+        "offers_q_common_after_a_change": {"target": "/v1/offers?q=markdown", "holds": "arkdown", "change": True},
         "jobs_page": {"target": "/v1/jobs", "holds": '"job_id"', "own": True},
         "changes_cursor": {"target": "/v1/jobs?limit=20&cursor={cursor}", "holds": '"job_id"', "own": True},
         "changes_updated_after": {"target": "/v1/jobs?limit=20&updated_after={updated_after}", "holds": '"job_id"', "own": True},

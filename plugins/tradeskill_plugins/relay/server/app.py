@@ -163,7 +163,7 @@ class Relay:
         """The step; what is wrong with the request already is said in the step's place, after nonce and limits."""
         assert endpoint.prepare is not None
         try:
-            return endpoint.prepare(Asked(caller, request.path_id, request.query, parsed, self._world, self._serving().base))
+            return endpoint.prepare(Asked(caller, request.path_id, request.query, parsed, self._world, self._serving().base, self._totals))
         except (TradeskillError, Rejection) as error:
             return _raising(error)
 
@@ -216,7 +216,7 @@ class Relay:
     async def _list_offers(self, request: _Request) -> _Out:
         query = lists.query_of(request.query)
         asked = lists.search_of(query)
-        return _Out(200, (await self._desk.read(lambda book: lists.offers_page(book, query, asked, self._totals))).encode())
+        return _Out(200, (await self._desk.read(lambda book: lists.offers_page(book, query, asked, self._totals, self._world.now_ms()))).encode())
 
     async def _get_offer(self, request: _Request) -> _Out:
         return _Out(200, (await self._desk.read(lambda book: endpoints.open_offer(book, request.path_id), quick=True)).encode())

@@ -29,12 +29,16 @@ TIDY_ROWS: Final = 500  # rows of each table that one commit may clear away
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes out. `moved`: (job id, its state before, its state now) when a job changed, for logs and metrics."""
+    """What goes out. `moved`: (job id, its state before, its state now) when a job changed, for logs and metrics.
+
+    `later` makes the body once the call's nonce is on disk, on a reader: what only looks keeps no commit waiting.
+    """
 
     status: int
     body: str
     headers: dict[str, str] = field(default_factory=dict)
     moved: tuple[str, str | None, str] | None = None
+    later: Callable[[Book], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Desk:
                 del self._waiting[name]
         if isinstance(outcome, Rejection):
             raise outcome
-        return outcome
+        return outcome if outcome.later is None else replace(outcome, body=await self.read(outcome.later))
 
     async def read(self, function: Callable[[Book], T], *, quick: bool = False) -> T:
         """`function` on one consistent view. `quick`: for a few rows at most."""

@@ -30,6 +30,7 @@ class Asked:
     members: Mapping[str, Member]
     world: World
     base: str
+    totals: lists.Totals
 
 
 Act = Callable[[Turn], Answer]
@@ -92,8 +93,8 @@ def _add_job(asked: Asked) -> Act:
 def _list_jobs(asked: Asked) -> Act:
     query = lists.query_of(asked.query)
     if "cursor" in query:
-        return lambda turn: Answer(200, lists.changes_page(turn.book, asked.caller, query))
-    return lambda turn: Answer(200, lists.jobs_page(turn.book, turn.db, asked.caller, query))
+        return lambda turn: Answer(200, "", later=lambda book: lists.changes_page(book, asked.caller, query))
+    return lambda turn: Answer(200, "", later=lambda book: lists.jobs_page(book, asked.caller, query, asked.totals, asked.world.now_ms()))
 
 
 def _get_job(asked: Asked) -> Act:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -19,6 +19,8 @@ __all__ = ["Totals", "changes_page", "jobs_page", "offers_page", "query_of", "se
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 MAX_OFFSET: Final = 1_000_000
+EXACT: Final = 1_000  # a total up to this is never older than its page
+KEPT_MS: Final = 2_000
 
 
 def query_of(query: bytes) -> dict[str, str]:
@@ -54,30 +56,32 @@ def search_of(query: Mapping[str, str]) -> Search:
 
 
 class Totals:
-    """How many offers a search finds in all, counted once for as long as no offer changes."""
+    """How many a list holds in all, counted once for as long as nothing in it changes; a long one is counted anew at most every two seconds."""
 
     def __init__(self, most: int = 1024) -> None:
         self._most = most
-        self._counted: OrderedDict[Search, tuple[int, int]] = OrderedDict()
+        self._counted: OrderedDict[Hashable, tuple[int, int, int]] = OrderedDict()  # what was asked -> its version, its total, when it was counted
 
-    def of(self, book: Book, asked: Search) -> int:
-        version = book.offers_version()
+    def of(self, asked: Hashable, version: int, now_ms: int, count: Callable[[], int]) -> int:
+        """`version` differs from its last value when something may have changed. From any thread: at worst something is counted twice."""
         known = self._counted.get(asked)
-        if known is None or known[0] != version:
-            known = self._counted[asked] = (version, book.count(asked))
-        self._counted.move_to_end(asked)
-        while len(self._counted) > self._most:
-            self._counted.popitem(last=False)
+        if known is None or (known[0] != version and not (known[1] > EXACT and known[2] <= now_ms < known[2] + KEPT_MS)):
+            known = (version, count(), now_ms)
+            self._counted.pop(asked, None)
+            self._counted[asked] = known
+            while len(self._counted) > self._most:
+                self._counted.popitem(last=False)
         return known[1]
 
 
-def offers_page(book: Book, query: Mapping[str, str], asked: Search, totals: Totals) -> str:
+def offers_page(book: Book, query: Mapping[str, str], asked: Search, totals: Totals, now_ms: int) -> str:
     limit, offset = _page(query, 20)
     rows = ",".join(offer_json(row) for row in book.search(asked, limit, offset))
-    return f'{{"offers":[{rows}],"limit":{limit},"offset":{offset},"total":{totals.of(book, asked)}}}'
+    total = totals.of(asked, book.offers_version(), now_ms, lambda: book.count(asked))
+    return f'{{"offers":[{rows}],"limit":{limit},"offset":{offset},"total":{total}}}'
 
 
-def jobs_page(book: Book, db: Any, caller: str, query: Mapping[str, str]) -> str:
+def jobs_page(book: Book, caller: str, query: Mapping[str, str], totals: Totals, now_ms: int) -> str:
     """Newest first; with `updated_after` (strictly later) the longest unchanged first."""
     limit, offset = _page(query, 50)
     nonce = query.get("request_nonce")
@@ -85,7 +89,7 @@ def jobs_page(book: Book, db: Any, caller: str, query: Mapping[str, str]) -> str
         row = book.find_request(caller, nonce)
         found, total = ([] if row is None else [row])[offset : offset + limit], int(row is not None)
     else:
-        found, total = _jobs(book, db, caller, query, limit, offset)
+        found, total = _jobs(book, caller, query, limit, offset, totals, now_ms)
     return f'{{"jobs":[{",".join(job_json(row, listed=True) for row in found)}],"limit":{limit},"offset":{offset},"total":{total}}}'
 
 
@@ -96,14 +100,17 @@ def changes_page(book: Book, caller: str, query: Mapping[str, str]) -> str:
     return f'{{"jobs":[{rows}],"limit":{limit},"cursor":"{page.cursor}","more":{"true" if page.more else "false"}}}'
 
 
-def _jobs(book: Book, db: Any, caller: str, query: Mapping[str, str], limit: int, offset: int) -> tuple[list[JobRow], int]:
+def _jobs(
+    book: Book, caller: str, query: Mapping[str, str], limit: int, offset: int, totals: Totals, now_ms: int
+) -> tuple[list[JobRow], int]:
     role, status, after = query.get("role", ""), query.get("status", ""), query.get("updated_after", "")
     if role not in ("", "seller", "buyer"):
         raise UsageError("role must be seller or buyer")
     states = [part.strip() for part in status.split(",") if part.strip()]
     if (status and not states) or any(state not in wire.JOB_STATES for state in states):
         raise UsageError(f"status must be a list of {', '.join(wire.JOB_STATES)}")
-    more, values = "", []
+    more = ""
+    values: list[Any] = []
     if after:
         more, values = " AND updated_at > ?", [wire.read_time("updated_after", after)]
     if states:
@@ -114,10 +121,24 @@ def _jobs(book: Book, db: Any, caller: str, query: Mapping[str, str], limit: int
     one = [tables.LISTED.format(side=side, more=more) for side in sides]
     given = [caller, *values, *states] * len(sides)
     tops = " UNION ".join(f"SELECT * FROM ({sql} {order} LIMIT {limit + offset}) AS s{n}" for n, sql in enumerate(one))  # noqa: S608  # only our own words
-    rows = db.execute(f"SELECT * FROM ({tops}) AS t {order} LIMIT {limit} OFFSET {offset}", given).fetchall()  # noqa: S608  # as above
-    every = " UNION ".join(sql.replace("*", "job_id", 1) for sql in one)
-    total = db.execute(f"SELECT count(*) AS size FROM ({every}) AS t", given).fetchone()["size"]  # noqa: S608  # as above
-    return [book.with_papers(row) for row in rows], int(total)
+    rows = book.rows(f"SELECT * FROM ({tops}) AS t {order} LIMIT {limit} OFFSET {offset}", given)  # noqa: S608  # as above
+    values += states
+    total = totals.of((caller, role, more, *values), _latest(book, caller), now_ms, lambda: _count(book, caller, sides, more, values))
+    return [book.with_papers(row) for row in rows], total
+
+
+def _latest(book: Book, caller: str) -> int:
+    """The number of the latest change of any of the caller's jobs."""
+    found = [book.rows(tables.LATEST.format(side=side), (caller,)) for side in ("seller", "buyer")]
+    return max((rows[0]["change"] for rows in found if rows), default=0)
+
+
+def _count(book: Book, caller: str, sides: list[str], more: str, values: list[Any]) -> int:
+    """Each side by its own index; what one traded with oneself is on both."""
+    sizes = [book.rows(tables.SIZE.format(condition=f"{side} = ?{more}"), [caller, *values])[0]["size"] for side in sides]
+    if len(sizes) == 2 and all(sizes):
+        sizes.append(-book.rows(tables.SIZE.format(condition=f"seller = ? AND buyer = ?{more}"), [caller, caller, *values])[0]["size"])
+    return int(sum(sizes))
 
 
 def _page(query: Mapping[str, str], limit: int) -> tuple[int, int]:

@@ -54,3 +54,5 @@ CHANGED_SINCE: Final = "SELECT job_id, seller, buyer, state, revision, change FR
 
 # A page of jobs: one or two of these; {more}: further conditions.
 LISTED: Final = "SELECT * FROM jobs WHERE {side} = ?{more}"
+SIZE: Final = "SELECT count(*) AS size FROM jobs WHERE {condition}"
+LATEST: Final = "SELECT change FROM jobs WHERE {side} = ? ORDER BY change DESC LIMIT 1"
