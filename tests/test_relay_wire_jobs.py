@@ -421,6 +421,15 @@ def test_a_lock_is_one_s_own_for_5_minutes_and_renewed_within_them(floor: Floor,
     assert do(floor, "deliver", job).status == 200
 
 
+def test_each_time_is_over_at_its_very_millisecond(our_floor: Floor, ours: Stand) -> None:
+    for state, wait, action in (("quoted", 15 * MINUTE, "accept"), ("accepted", 30 * MINUTE, "payment"), ("running", 5 * MINUTE, "deliver")):
+        early, late = our_floor.in_state(state)["job_id"], our_floor.in_state(state)["job_id"]
+        ours.clock.advance(wait - 1)
+        assert do(our_floor, action, early).status == 200
+        ours.clock.advance(1)
+        assert do(our_floor, action, late).code == "invalid_state"
+
+
 def test_one_payment_hash_pays_one_job_of_a_buyer_but_a_stranger_cannot_take_it_away(our_floor: Floor) -> None:
     first, second = our_floor.accepted()["job_id"], our_floor.accepted()["job_id"]
     assert do(our_floor, "payment", first).status == 200
