@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from tradeskill.errors import TradeskillError
+from tradeskill.sqlite import BATCH
 from tradeskill.world import World
 from tradeskill_plugins.market.book import Book, Statements
 from tradeskill_plugins.market.schema import Dialect
@@ -24,7 +25,7 @@ __all__ = ["Answer", "Call", "Desk", "Turn"]
 
 T = TypeVar("T")
 TIDY_MS: Final = 1000
-TIDY_ROWS: Final = 500  # rows of each table that one commit may clear away
+TIDY_ROWS: Final = 2 * BATCH  # of each table that one commit may clear away: more than it can add, so clearing keeps up at any rate
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Desk:
         """`committed(steps, seconds)` is told of each commit, in its thread."""
         self._database, self._dialect, self._world = database, dialect, world
         self._commits = Commits(database, self._before, committed)
-        self._tidied = 0
+        self._tidied, self._behind = 0, False
         self._waiting: dict[tuple[str, str], str] = {}  # keyed calls between their arrival and their commit -> hash of the request
 
     async def turn(self, call: Call) -> Answer:
@@ -114,10 +115,10 @@ class Desk:
     def _before(self, db: Statements) -> None:
         now = self._world.now_ms()
         Book(db, self._dialect, strict=True).sweep(now)
-        if not self._tidied <= now < self._tidied + TIDY_MS:
+        if self._behind or not self._tidied <= now < self._tidied + TIDY_MS:
             self._tidied = now
-            db.execute(tables.NONCES_DROP, (now, TIDY_ROWS))
-            db.execute(tables.ANSWERS_DROP, (now, TIDY_ROWS))
+            dropped = [db.execute(drop, (now, TIDY_ROWS)).rowcount for drop in (tables.NONCES_DROP, tables.ANSWERS_DROP)]
+            self._behind = TIDY_ROWS in dropped
             db.execute(tables.BUCKETS_DROP, (now - 2 * wire.WINDOW_MS,))
 
     def _take(self, call: Call, hashed: str, others: str | None, db: Statements) -> Answer | Rejection:
