@@ -43,7 +43,7 @@ class Serving:
     """What the owner sets. `base`: the URL that clients reach this relay at, without a slash at its end; it stands in result URLs."""
 
     base: str = "http://127.0.0.1:8402"
-    streams: int = 1000
+    streams: int = 400
     streams_per_key: int = 4
 
 

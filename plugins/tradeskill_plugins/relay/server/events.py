@@ -111,7 +111,7 @@ class Hub:
             try:
                 await self._look()
             except TradeskillError as error:
-                log.warning("streams: %s; looking again in a second", error)
+                log.warning("streams not told; looking again in a second", extra={"reason": error.code})
                 await self._world.sleep(1.0)
                 self._woken.set()
 

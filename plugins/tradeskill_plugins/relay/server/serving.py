@@ -46,7 +46,7 @@ class RelaySettings:
     per_ip: int | None = wire.PER_IP
     per_key: int | None = wire.PER_KEY
     strict: int | None = wire.STRICT
-    streams: int = 1000
+    streams: int = 400
     streams_per_key: int = 4
     version: str = ""
 
