@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.relay_started import Stand, stand
+from tests.relay_started import Stand, relay_process, stand
 from tests.relay_wire import Party
 from tests.test_relay_contract import served
 from tests.test_relay_old import PRICE, Trade, selling_on
@@ -218,3 +218,37 @@ def test_a_failure_is_delivered_once_and_again_as_the_same(tmp_path: Path) -> No
         assert (await buyer.changes("")).jobs[-1] == failed
 
     play(tmp_path, scenario)
+
+
+def test_hints_and_trades_go_on_after_the_relay_was_killed_and_started_again(tmp_path: Path) -> None:
+    with relay_process(tmp_path / "relay.db", "--network", "dev", "--no-limits") as relay:
+
+        async def run() -> None:
+            trade = Trade(relay, tmp_path, allow=frozenset())  # type: ignore[arg-type]  # of the relay only its URL is asked
+            async with asyncio.timeout(120):
+                async with selling_on(trade):
+                    buyer = await trade.buyer()
+                    begun = [asyncio.create_task(trade.hire(buyer, f"http://a/{n}")) for n in range(10)]
+                    await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
+                    relay.kill()
+                    begun += [asyncio.create_task(trade.hire(buyer, f"http://b/{n}")) for n in range(5)]
+                    await asyncio.to_thread(relay.start)
+                    purchases = await asyncio.gather(*begun)
+                    assert {purchase.state for purchase in purchases} == {"received"}
+                    assert trade.paid() == 15 * PRICE.value
+                    assert set(trade.machine.started.values()) == {1}
+                    hints = trade.markets[0].events()
+                    heard = asyncio.create_task(anext(hints))
+                    number = 0
+                    while not heard.done():  # until it listens a hint may be lost
+                        number += 1
+                        asked = await requested(trade, f"h{number}")
+                        await asyncio.wait([heard], timeout=0.5)
+                    assert (await trade.markets[0].get(heard.result())).job_id == heard.result()
+                    assert asked.state == "requested"
+                    await hints.aclose()  # type: ignore[attr-defined]  # it is a generator
+                    await buyer.close()
+                for market in trade.markets:
+                    await market.close()
+
+        asyncio.run(run())

@@ -345,3 +345,67 @@ def test_a_relay_that_loses_half_its_answers_makes_nobody_pay_or_work_twice(tmp_
             await buyer.close()
 
     play(tmp_path, scenario)
+
+
+class Skipping(World):
+    """Time that pauses move at once, for both sides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._skipped = 0.0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + round(self._skipped * 1000)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._skipped
+
+    async def sleep(self, seconds: float) -> None:
+        self._skipped += seconds
+        await asyncio.sleep(0)
+
+
+class Counting(OldRelay):
+    """Notes how often its limits had to be named."""
+
+    refused = 0
+
+    def _count(self, scope: str, who: str, kind: str) -> None:
+        try:
+            super()._count(scope, who, kind)
+        except Exception:
+            self.refused += 1
+            raise
+
+
+def test_a_client_keeps_below_the_limits_by_itself(tmp_path: Path) -> None:
+    async def run() -> None:
+        world = Skipping()
+        relay = Counting(world=world, limits=True)
+        await relay.start()
+        trade = Trade(relay, tmp_path, world)
+        market = await trade.market("seller", limits=True)
+        try:
+            began = world.monotonic()
+            await market.publish(trade.offer().document)
+            for n in range(125):  # one after the other: time jumps here, and what is under way would arrive late
+                await market.changes("")
+                await market.find_request(str(n))
+            assert relay.refused == 0
+            assert 3 * 60 < world.monotonic() - began < 7 * 60, "250 requests at 45 to 54 a minute"
+        finally:
+            await market.close()
+            await relay.stop()
+
+    asyncio.run(run())
+
+
+def test_a_search_there_is_literal_all_the_same(tmp_path: Path) -> None:
+    async def scenario(trade: Trade) -> None:
+        market = await trade.market("seller")
+        await market.publish(trade.offer().document)
+        assert len(await market.search("PAGE to")) == 1
+        for query in ("W%n", "W_b", "tso1", "raw"):
+            assert await market.search(query) == [], query
+
+    play(tmp_path, scenario)

@@ -268,6 +268,10 @@ def test_what_ended_keeps_no_bytes_and_is_forgotten_after_thirty_days(tmp_path: 
         await outbox.prune()
         assert outbox.find("a") is None
         assert outbox.wire_id("hash") is None
+        await outbox.put("a", 1, "POST", "/x", b"body")
+        world.later += 2 * KEPT_MS
+        await outbox.put("b", 1, "POST", "/x", b"b")
+        assert outbox.find("a") is None
         await outbox.close()
 
     play(scenario)

@@ -54,9 +54,14 @@ def test_without_limits_nobody_waits_and_a_relay_may_still_ask_for_a_pause() -> 
         for _ in range(1000):
             await turns.turn("usual")
         assert world.monotonic() < 1e-6
-        turns.hold(12)
-        await turns.turn("urgent")
+        turns.hold(12, "strict")
+        await turns.turn("urgent", "key")
+        assert world.monotonic() < 1e-6
+        await turns.turn("urgent", "strict")
         assert world.monotonic() == pytest.approx(12)
+        turns.hold(5)
+        await turns.turn("step", "key")
+        assert world.monotonic() == pytest.approx(17)
 
     run_virtual(main())
 

@@ -103,6 +103,10 @@ class Dialect(ABC):
     @abstractmethod
     def offers_query(self, query: str, tags: Sequence[str], seller: str) -> dict[str, str]: ...
 
+    @abstractmethod
+    def fits(self, offer: Offer, query: str) -> bool:
+        """Whether a found offer is one that was looked for, where the relay's own search is not to be trusted with it."""
+
     # what is the same
 
     async def search(self, query: str, tags: Sequence[str], seller: str, limit: int, offset: int) -> list[Offer]:
@@ -113,6 +117,8 @@ class Dialect(ABC):
         fields = self.offers_query(query, tags, seller)
         found: list[Offer] = []
         async for offer in self.walk_offers(fields, min(PAGE, offset + limit)):
+            if not self.fits(offer, query):
+                continue
             found.append(offer)
             if len(found) == offset + limit:
                 break

@@ -84,6 +84,9 @@ class Ours(Dialect):
         fields = {"q": query, "tags": ",".join(tags), "seller_pubkey": seller}
         return {name: value for name, value in fields.items() if value}
 
+    def fits(self, offer: Offer, query: str) -> bool:
+        return True
+
     # jobs
 
     async def request(self, document: SignedDocument) -> Job:

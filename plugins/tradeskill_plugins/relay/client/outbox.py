@@ -20,7 +20,8 @@ from tradeskill.world import World
 __all__ = ["KEPT_MS", "Outbox", "Step", "StepState", "outbox_file"]
 
 T = TypeVar("T")
-KEPT_MS: Final = 30 * 86_400_000
+DAY_MS: Final = 86_400_000
+KEPT_MS: Final = 30 * DAY_MS
 StepState = Literal["open", "doubtful", "refused", "done"]
 
 _MIGRATIONS: Final = (
@@ -85,6 +86,7 @@ class Outbox:
         self._world = world
         self._file = SqliteFile(connect, Layout(0x54534F42, _MIGRATIONS), where="the relay's outbox")
         self._commits = GroupCommit(self._file.run, world)
+        self._pruned = world.now_ms()
 
     async def close(self) -> None:
         await self._commits.finish()
@@ -102,6 +104,7 @@ class Outbox:
         values |= {"body": None if secret else body, "body_hash": hashlib.sha256(body).hexdigest()}
 
         def put(tx: Transaction) -> Step:
+            self._prune_daily(tx)
             tx.execute(_PUT, values)
             return _step(tx.execute(_FIND, (name,)).fetchone())
 
@@ -154,14 +157,17 @@ class Outbox:
         await self._write(lambda tx: tx.execute(_UPLOAD, (mark, url, now)))
 
     async def prune(self) -> None:
-        """Forget what was not touched for 30 days."""
-        before = self._world.now_ms() - KEPT_MS
+        """Forget what was not touched for 30 days. Done by itself once a day while steps are put down."""
+        await self._write(self._prune)
 
-        def prune(tx: Transaction) -> None:
-            for table in _PRUNE:
-                tx.execute(f"DELETE FROM {table} WHERE touched < ?", (before,))  # noqa: S608  # the names stand above
+    def _prune_daily(self, tx: Transaction) -> None:
+        if self._world.now_ms() - self._pruned >= DAY_MS:
+            self._prune(tx)
 
-        await self._write(prune)
+    def _prune(self, tx: Transaction) -> None:
+        self._pruned = self._world.now_ms()
+        for table in _PRUNE:
+            tx.execute(f"DELETE FROM {table} WHERE touched < ?", (self._pruned - KEPT_MS,))  # noqa: S608  # the names stand above
 
     async def _write(self, function: Callable[[Transaction], object]) -> None:
         await self._commits.write(function)

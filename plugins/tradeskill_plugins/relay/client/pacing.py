@@ -50,7 +50,7 @@ class Turns:
     def __init__(self, now: Callable[[], float], sleep: Callable[[float], Awaitable[None]]) -> None:
         self._now, self._sleep = now, sleep
         self._paces: dict[str, Pace] = {}
-        self._not_before = 0.0
+        self._not_before: dict[str, float] = {}  # by bucket; "" is all of them
         self._gates: dict[Lane, asyncio.Lock] = {"urgent": asyncio.Lock(), "step": asyncio.Lock(), "usual": asyncio.Lock()}
 
     def limit(self, bucket: str, limit: int | None, window: float) -> None:
@@ -60,9 +60,9 @@ class Turns:
         else:
             self._paces[bucket] = Pace(limit, window)
 
-    def hold(self, seconds: float) -> None:
-        """The relay asked to wait so long."""
-        self._not_before = max(self._not_before, self._now() + seconds)
+    def hold(self, seconds: float, bucket: str = "") -> None:
+        """The relay asked to wait so long, with what is counted in `bucket` or with everything."""
+        self._not_before[bucket] = max(self._not_before.get(bucket, 0.0), self._now() + seconds)
 
     async def turn(self, lane: Lane, bucket: str = "key") -> None:
         """Returns when one more may go out, and counts it."""
@@ -75,4 +75,5 @@ class Turns:
 
     def _wait(self, lane: Lane, bucket: str) -> float:
         now, pace = self._now(), self._paces.get(bucket)
-        return max(self._not_before - now, 0.0 if pace is None else pace.wait(now, lane))
+        asked = max(self._not_before.get("", 0.0), self._not_before.get(bucket, 0.0))
+        return max(asked - now, 0.0 if pace is None else pace.wait(now, lane))

@@ -87,6 +87,11 @@ class Plain(Dialect):
         wanted = ",".join(dict.fromkeys((packing.TAG, *tags)))
         return {name: value for name, value in {"q": query, "tags": wanted, "seller_pubkey": seller}.items() if value}
 
+    def fits(self, offer: Offer, query: str) -> bool:
+        """It takes `%` and `_` for anything, and finds words in what was packed too."""
+        folded = query.strip().casefold()
+        return folded in offer.title.casefold() or folded in offer.description.casefold()
+
     async def keep_offers(self, offers: Sequence[tuple[Offer, Row]]) -> None:
         named = [(offer.offer_hash, offer.offer_id, wire_id) for offer, row in offers if is_id(wire_id := str(row.get("offer_id")))]
         await self._parts.outbox.keep_offers(named)

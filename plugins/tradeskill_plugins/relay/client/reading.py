@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tradeskill.errors import UntrustedError, UsageError
 from tradeskill.model import Job, JobError, JobState, Json, Result, SignedDocument
 from tradeskill.signing import digest, document_from_json
-from tradeskill_plugins.relay.wire import JOB_STATES, read_time
+from tradeskill_plugins.relay.wire import JOB_STATES, MAX_ERROR, read_time
 
 __all__ = [
     "Row",
@@ -108,7 +108,7 @@ def error_in(row: Row) -> JobError | None:
     if not isinstance(value, dict):
         return None
     code, message = value.get("code"), value.get("message")
-    return JobError(code if isinstance(code, str) else "failed", message if isinstance(message, str) else "")
+    return JobError(code[:128] if isinstance(code, str) else "failed", message[:MAX_ERROR] if isinstance(message, str) else "")
 
 
 def result_in(row: Row) -> Result | None:

@@ -21,7 +21,14 @@ ALLOWANCES: Final[Mapping[str, str]] = {
     "small-results-only": "offer work without an upload folder: results beyond about half a kilobyte fail there, and their payment goes back",
     "unsigned-receipts": "deliver without a receipt, and show a result that came without one",
 }
-KEYS: Final = ("url", "insecure", "allow", "limits", "upload", "local_results")
+KEYS: Final[Mapping[str, str]] = {
+    "url": "The relay's address: https, or http on this machine.",
+    "insecure": "true: plain http to another machine too. What is sent is signed, but anybody on the way reads it.",
+    "allow": "What this profile does without at a relay that has none of our additions: a list of words, see below.",
+    "limits": "false: do not keep below the relay's rate limits (a relay of one's own, run without them).",
+    "upload": "Where results go that the relay does not carry: {folder: PATH, url: BASE}; a web server of one's own serves the folder there.",
+    "local_results": "Whether results may be fetched from private addresses. Default: only where the relay is on this machine.",
+}
 
 
 @dataclass(frozen=True)

@@ -207,18 +207,18 @@ class Transport:
         failure = read_failure(status, value, headers)
         error = error_of(failure, f"{question.method} {_path(question.target)}", self._world.now_ms())
         if is_transient(failure):
-            raise _Again(_reason(failure), acted=status != 429, pause=self._asked_to_wait(failure, headers), stuck=is_stuck(failure))
+            raise _Again(_reason(failure), acted=status != 429, pause=self._asked_to_wait(failure, headers, question.bucket), stuck=is_stuck(failure))
         if failure.replayed and status >= 500:
             raise UnknownOutcomeError(f"{error}; the relay says so whenever it is asked", stuck=True, wire=failure.code)
         raise error
 
-    def _asked_to_wait(self, failure: Failure, headers: Mapping[str, str]) -> float:
+    def _asked_to_wait(self, failure: Failure, headers: Mapping[str, str], bucket: str) -> float:
         given = headers.get("retry-after", "").strip()
         if failure.status not in (429, 503) or _SECONDS.fullmatch(given) is None:
             return 0.0
         seconds = min(float(given), ASKED_MOST)
         if failure.status == 429:
-            self._turns.hold(seconds)
+            self._turns.hold(seconds, "" if failure.details.get("scope") == "ip" else bucket)
         return seconds
 
     @asynccontextmanager
@@ -237,7 +237,7 @@ class Transport:
             if response.status_code != 200 or not known.get("content-type", "").startswith("text/event-stream"):
                 with_text = await _text(response)
                 failure = read_failure(response.status_code, with_text, known)
-                self._asked_to_wait(failure, known)
+                self._asked_to_wait(failure, known, "key")
                 raise UnavailableError(f"GET {target}: {_reason(failure)}") from error_of(failure, f"GET {target}", self._world.now_ms())
             yield _translated(response)
         finally:
