@@ -147,6 +147,17 @@ def test_a_signed_quote_fills_the_plain_fields(floor: Floor) -> None:
     assert floor.see(floor.buyer, job["job_id"]) == quoted
 
 
+@pytest.mark.parametrize("name", ["quote_amount_raw", "quote_invoice_address", "quote_expires_at"])
+def test_the_plain_fields_of_a_quote_must_agree_with_the_document(floor: Floor, name: str) -> None:
+    request, job = floor.signed_request()
+    document = floor.quote_document(request, job["job_id"], minutes=10)
+    fields = {"quote_amount_raw": "5", "quote_invoice_address": ADDRESS, "quote_expires_at": iso(floor.now_ms() + 10 * MINUTE)}
+    other = {"quote_amount_raw": "6", "quote_invoice_address": "thief", "quote_expires_at": iso(floor.now_ms() + 11 * MINUTE)}
+    answer = floor.act(floor.seller, job["job_id"], "quote", fields | {"quote": as_json(document), name: other[name]})
+    assert (answer.status, answer.code) == (400, "validation_error"), answer
+    assert floor.act(floor.seller, job["job_id"], "quote", fields | {"quote": as_json(document)}).status == 200
+
+
 def test_a_quote_on_another_rail_leaves_the_nano_fields_empty(floor: Floor) -> None:
     request, job = floor.signed_request()
     invoices: Any = [dict(floor.quote_document(request, job["job_id"]).body["invoices"][0]) | {"rail": "cashu", "unit": "sat"}]  # type: ignore[index]  # a list
@@ -278,6 +289,8 @@ def test_a_delivery_is_a_result_or_a_url_or_an_error(floor: Floor) -> None:
         {"result": "text"},
         {"result": result, "receipt": receipt | {"signature": "0" * 128}},
         {"result": result, "receipt": as_json(floor.stranger.identity.sign("receipt", receipt["body"]))},  # type: ignore[arg-type]  # an object
+        {"result_url": "https://a", "receipt": receipt | {"signature": "0" * 128}},
+        {"result_url": "https://a", "receipt": as_json(floor.seller.identity.sign("receipt", receipt["body"] | {"job_id": "another"}))},  # type: ignore[operator]  # an object
     ):
         answer = floor.act(floor.seller, job, "deliver", fence | wrong)
         assert answer.status in (400, 403), (wrong, answer)
