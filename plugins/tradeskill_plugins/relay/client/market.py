@@ -13,6 +13,7 @@ from tradeskill.errors import ConfigError, NetworkMismatchError, TradeskillError
 from tradeskill.hookspecs import hookimpl
 from tradeskill.model import NETWORKS, Delivery, Job, JobError, Json, Lock, Offer, SignedDocument
 from tradeskill_plugins.relay.client.settings import Settings, read_settings
+from tradeskill_plugins.relay.wire import INLINE_RESULT, MAX_PROOF, PER_IP, PER_KEY, STRICT, WINDOW_MS
 
 if TYPE_CHECKING:
     from tradeskill_plugins.relay.client.dialect import Dialect
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["RelayMarket", "tradeskill_capabilities", "tradeskill_open_market"]
 
 log = logging.getLogger("tradeskill.relay")
-OLD_LIMITS: Final = {"ip": 120, "key": 60, "strict": 30}  # of a relay that does not say
-WINDOW: Final = 60.0
+OLD_LIMITS: Final = {"ip": PER_IP, "key": PER_KEY, "strict": STRICT}  # of a relay that does not say
 
 
 @hookimpl
@@ -35,8 +35,8 @@ def tradeskill_capabilities() -> Sequence[Capability]:
         Capability("authoritative", True, "the relay holds the one state of every job"),
         Capability("lock", True, "a job is locked for its seller for 5 minutes at a time"),
         Capability("market_fence", True, "each new lock takes a greater fence, and deliver checks it"),
-        Capability("inline_result", 196_608, "bytes of a result that travel with the job; larger ones need market.upload"),
-        Capability("proof_bytes", 16_384, "bytes of a payment token that travel with the claim"),
+        Capability("inline_result", INLINE_RESULT, "bytes of a result that travel with the job; larger ones need market.upload"),
+        Capability("proof_bytes", MAX_PROOF, "bytes of a payment token that travel with the claim"),
         Capability("withdraw", True, "a seller can take an offer down"),
         Capability("decline", True, "a seller can say no with a reason"),
     )
@@ -222,7 +222,7 @@ class RelayMarket:
             return Plain(parts, results, self._hints)
         abilities = announced.get("capabilities")
         inline = abilities.get("inline_result") if isinstance(abilities, dict) else None
-        return Ours(parts, results, self._hints, min(inline, 196_608) if type(inline) is int else 196_608)
+        return Ours(parts, results, self._hints, min(inline, INLINE_RESULT) if type(inline) is int else INLINE_RESULT)
 
     async def _announced(self, transport: Transport) -> Mapping[str, Json] | None:
         """The relay's capabilities; None where it is one without our additions. NetworkMismatchError where it is for other money."""
@@ -245,7 +245,7 @@ class RelayMarket:
         said = {} if announced is None else announced.get("limits")
         given: Mapping[str, Json] = said if isinstance(said, dict) else {}
         window = given.get("window_ms")
-        seconds = window / 1000 if type(window) is int and 0 < window <= 3_600_000 else WINDOW
+        seconds = window / 1000 if type(window) is int and 0 < window <= 3_600_000 else WINDOW_MS / 1000
         for bucket, usual in OLD_LIMITS.items():
             limit = given.get(bucket, usual)
             self._turns.limit(bucket, limit if type(limit) is int and limit > 0 else None if limit is None else usual, seconds)
