@@ -57,13 +57,14 @@ def examples(text: str) -> list[str]:
 
 def test_the_tree_is_the_one_that_is_promised() -> None:
     top = {path.split()[1] for path in TREE if " " in path}
-    assert top == {*COMMANDS, "devnet", "wallet"}
+    assert top == {*COMMANDS, "devnet", "relay", "wallet"}
     assert {path for path in TREE if path.count(" ") == 2} == {
         *(f"tradeskill wallet {name}" for name in ("address", "balance", "receive", "send", "sweep", "scan", "backup", "restore")),
         *(f"tradeskill identity {name}" for name in ("show", "export", "pin")),
         *(f"tradeskill review {name}" for name in ("list", "show", "refund", "run", "keep")),
         *(f"tradeskill receipt {name}" for name in ("show", "verify")),
         "tradeskill devnet fund",
+        "tradeskill relay serve",
     }
 
 
@@ -111,7 +112,7 @@ def test_every_command_takes_json_and_every_option_says_what_it_does(path: str) 
     assert [parameter.name for parameter in command.params if not getattr(parameter, "help", None)] == []
 
 
-@pytest.mark.parametrize("path", ["tradeskill wallet", "tradeskill identity", "tradeskill receipt", "tradeskill review"])
+@pytest.mark.parametrize("path", ["tradeskill wallet", "tradeskill identity", "tradeskill receipt", "tradeskill review", "tradeskill relay"])
 def test_a_group_alone_shows_its_help_and_counts_as_a_mistake(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         run(path.split()[1:])

@@ -14,12 +14,13 @@ from tradeskill_plugins.relay.server.datasource import DEFAULT, VARIABLE, is_ope
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Run a relay: where buyers and sellers meet.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 PORT = 8402
 
 
 @app.callback()
+@example("tradeskill relay serve")
 def relay() -> None:
     """Run a relay: where buyers and sellers meet."""
 
@@ -67,9 +68,9 @@ def serve(
         say(f"warning: {data_file} can be read by others: chmod 600 {data_file}")
     if public_url and re.fullmatch(r"https?://[^\s?#@]+", public_url, re.ASCII) is None:
         raise UsageError(f"--public-url {public_url!r:.200} is no address that clients could use: give one such as https://relay.example")
-    absent = missing()
+    absent = missing(postgres="://" in source)
     if absent:
-        raise UsageError(f"to serve a relay, {absent} is needed: pip install 'tradeskill[relay]'")
+        raise UsageError(f"to serve a relay there, {absent} is needed: pip install 'tradeskill[relay{',postgres' if '://' in source else ''}]'")
     import uvloop
 
     from tradeskill_plugins.relay.server.door import DoorSettings

@@ -10,6 +10,6 @@ __all__ = ["missing"]
 _NEEDED: Final = ("uvicorn", "httptools", "uvloop", "prometheus_client")
 
 
-def missing() -> str:
-    """Their names, or nothing."""
-    return ", ".join(name for name in _NEEDED if find_spec(name) is None)
+def missing(*, postgres: bool = False) -> str:
+    """Their names, or nothing. `postgres`: of what such a database needs too."""
+    return ", ".join(name for name in (*_NEEDED, *(["psycopg"] if postgres else [])) if find_spec(name) is None)
