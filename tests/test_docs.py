@@ -72,7 +72,7 @@ def test_every_block_of_the_pages_says_what_it_is_and_is_looked_at_here() -> Non
     assert [(b.page, b.text.splitlines()[0]) for b in blocks() if not b.mark.startswith(looked_at)] == []
     for page in PAGES:
         assert (ROOT / page).read_text("utf-8").count("```") == 2 * len([b for b in blocks() if b.page == page]), page
-    assert {b.name for b in blocks("run: ")} == {"setup", "ledger", "seller", "buyer", "afterwards", "python", "agents"}
+    assert {b.name for b in blocks("run: ")} == {"setup", "ledger", "seller", "buyer", "afterwards", "python", "agents", "relay", "stall", "customer"}
 
 
 def test_a_block_that_is_not_run_has_its_reason_here_too() -> None:
@@ -198,11 +198,11 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class Trade:
-    """The README's three terminals, played once. The only change to its blocks is other ports, in the ways listed in `elsewhere`."""
+    """The README's terminals, played once. The only change to its blocks is other ports, in the ways listed in `elsewhere`."""
 
     folder: Path
     environment: dict[str, str]
-    ports: tuple[int, int, int]
+    ports: tuple[int, int, int, int]
     said: dict[str, str]  # what each block printed
     seller_code: int
 
@@ -215,12 +215,13 @@ class Trade:
         return subprocess.run([sys.executable, "-m", "tradeskill", *words], **self.where(), check=False)
 
 
-def elsewhere(text: str, rpc: int, ws: int, web: int) -> str:
+def elsewhere(text: str, rpc: int, ws: int, web: int, relay: int) -> str:
     """The block on ports that are free here instead of the ones that a reader's machine has free."""
     text = re.sub(r"^tradeskill devnet$", f"tradeskill devnet --rpc-port {rpc} --ws-port {ws}", text, flags=re.MULTILINE)
+    text = re.sub(r"^tradeskill relay serve$", f"tradeskill relay serve --port {relay}", text, flags=re.MULTILINE)
     text = text.replace("tradeskill init ", f"tradeskill init --rpc http://127.0.0.1:{rpc} --ws ws://127.0.0.1:{ws} ")
     text = text.replace('"1 XNO"\n', f'"1 XNO" --rpc http://127.0.0.1:{rpc}\n')
-    return text.replace("8000", str(web)).replace("127.0.0.1:7076", f"127.0.0.1:{rpc}").replace("127.0.0.1:7078", f"127.0.0.1:{ws}")
+    return text.replace("8000", str(web)).replace("8402", str(relay)).replace("127.0.0.1:7076", f"127.0.0.1:{rpc}").replace("127.0.0.1:7078", f"127.0.0.1:{ws}")
 
 
 def environment_here() -> dict[str, str]:
@@ -232,18 +233,18 @@ def environment_here() -> dict[str, str]:
 def trade(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trade]:
     start = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "examples", start / "examples", ignore=shutil.ignore_patterns("__pycache__"))
-    rpc, ws, web = free_ports(3)
+    ports = rpc, ws, web, relay = free_ports(4)
     environment = environment_here()
     subprocess.run(["bash", "-euc", block("run: ", "setup").text], cwd=start, env=environment, check=True, timeout=PATIENCE)
     folder = start / "try"
-    (folder / "seller.yaml").write_text(elsewhere((folder / "seller.yaml").read_text("utf-8"), rpc, ws, web))
+    (folder / "seller.yaml").write_text(elsewhere((folder / "seller.yaml").read_text("utf-8"), *ports))
     own = plugin_files(folder / "plugins")
     environment["PYTHONPATH"] = str(own)
 
     with ExitStack() as stack:
 
         def terminal(*names: str, more: str = "") -> Terminal:
-            script = "".join(f"echo '== {name}'\n{elsewhere(block('run: ', name).text, rpc, ws, web)}" for name in names) + more
+            script = "".join(f"echo '== {name}'\n{elsewhere(block('run: ', name).text, *ports)}" for name in names) + more
             opened = Terminal(script, folder, environment)
             stack.callback(opened.end)
             return opened
@@ -251,14 +252,17 @@ def trade(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trade]:
         terminal("ledger").read_until(block("run: ", "ledger").until)
         seller = terminal("seller")
         seller.read_until(block("run: ", "seller").until)
+        for name in ("relay", "stall"):
+            terminal(name).read_until(block("run: ", name).until)
         with_plugin = "echo '== plugin'\n" + block("run with the plugin").text
+        with_plugin += "echo '== customer'\n" + elsewhere(block("run: ", "customer").text, *ports)
         buyer = terminal("buyer", "afterwards", "python", "agents", more=with_plugin + "echo '== end'\nkill %1\n")
         said = buyer.read_until("== end\n")
         assert buyer.code() == 0
         code = seller.interrupt()
         parts = re.split(r"^== ([a-z]+)\n", said, flags=re.MULTILINE)
         told = dict(zip(parts[1::2], parts[2::2], strict=True))
-        yield Trade(folder, environment, (rpc, ws, web), {**told, "seller": seller.read_all()}, code)
+        yield Trade(folder, environment, (rpc, ws, web, relay), {**told, "seller": seller.read_all()}, code)
 
 
 def test_the_buyer_gets_its_markdown(trade: Trade) -> None:
@@ -269,6 +273,14 @@ def test_the_buyer_gets_its_markdown(trade: Trade) -> None:
     (listed,) = re.findall(r"^[0-9a-f-]{36}.*$", said, re.MULTILINE)
     assert "0.001 XNO" in listed
     assert "Web page to Markdown" in listed
+
+
+def test_the_buyer_at_the_relay_gets_its_markdown_too_and_nothing_is_wrong(trade: Trade) -> None:
+    said = trade.said["customer"]
+    assert "# Die Brücke" in said or "Brücke" in said
+    assert "  received\n" in said
+    assert re.search(r"^ok   relay  .* is one of ours ", said, re.MULTILINE)
+    assert "FAIL" not in said
 
 
 def test_afterwards_the_commands_say_what_happened(trade: Trade) -> None:
@@ -381,7 +393,7 @@ def test_every_file_named_in_passing_exists(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_named_is_one(page: str) -> None:
     """`tradeskill X` with an X that the command line knows (its own, or one of our plugins')."""
-    known = {*COMMANDS, "devnet", "wallet"}
+    known = {*COMMANDS, "devnet", "relay", "wallet"}
     text = (ROOT / page).read_text("utf-8")
     named = set(re.findall(r"(?:`|^|\$\()tradeskill ([a-z]+)", text, re.MULTILINE))
     assert named <= known, named - known
