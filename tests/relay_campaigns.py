@@ -18,6 +18,7 @@ from typing import Any
 from tests.postgres import programs, served
 from tests.relay_started import fresh_database, relay_process
 from tests.test_relay_hostile import bombard, schemathesis
+from tests.test_relay_kill import Report as KillReport
 from tests.test_relay_kill import ordeal
 from tests.test_relay_races import CONTESTS, OUR_CONTESTS, play, play_claims
 
@@ -40,8 +41,17 @@ def kills(folder: Path, lifecycles: int, seed: int) -> dict[str, Any]:
     for kind, place in places(folder, "kills"):
         report = ordeal(place, folder / f"{kind}.log", lifecycles=lifecycles, clients=8, every=100, seed=seed)
         faults += report.violations + ([] if report.lifecycles == lifecycles else [f"{kind}: {report.lifecycles} lifecycles finished"])
-        found[kind] = {name: getattr(report, name) for name in ("lifecycles", "acknowledged", "kills", "retries", "replayed")}
+        found[kind] = counted(report)
+    if programs() is not None:  # now it is the database that dies
+        with served() as server:
+            report = ordeal(fresh_database(server), folder / "database.log", lifecycles=lifecycles // 2, clients=8, every=100, seed=seed, victim=server)
+        faults += report.violations
+        found["postgres itself"] = counted(report)
     return {**found, "faults": faults[:20]}
+
+
+def counted(report: KillReport) -> dict[str, int]:
+    return {name: getattr(report, name) for name in ("lifecycles", "acknowledged", "kills", "retries", "replayed")}
 
 
 def places(folder: Path, name: str) -> Iterator[tuple[str, Path | str]]:

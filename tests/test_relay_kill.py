@@ -1,4 +1,4 @@
-"""kill -9 of the relay in the middle of its work: what it acknowledged is there, its clients finish, and nothing is done twice.
+"""kill -9 of the relay, or of its database, in the middle of the work: what was acknowledged is there, clients finish, and nothing is done twice.
 
 Each client takes jobs through their whole way and sends every step until it is acknowledged, with the step's own Idempotency-Key and a fresh HTTP nonce.
 The relay is killed when so many more steps were acknowledged, that is while the other clients are in the middle of theirs.
@@ -18,11 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
-from tests.relay_started import RelayProcess, place_for
+from tests.postgres import served
+from tests.relay_started import RelayProcess, fresh_database, place_for
 from tests.relay_wire import PLAIN_OFFER, Answer, Party, Wire, as_bytes, plain_quote
 
 WAIT = 120.0  # seconds until a client that gets no answer gives up
@@ -47,9 +48,15 @@ class Acknowledged:
     fence: int = 0
 
 
+class Victim(Protocol):
+    def kill(self) -> None: ...
+
+    def start(self) -> object: ...
+
+
 class Ordeal:
-    def __init__(self, relay: RelayProcess, clients: int, lifecycles: int, every: int, seed: int) -> None:
-        self.relay, self.clients, self.lifecycles, self.every = relay, clients, lifecycles, every
+    def __init__(self, relay: RelayProcess, victim: Victim, clients: int, lifecycles: int, every: int, seed: int) -> None:
+        self.relay, self.victim, self.clients, self.lifecycles, self.every = relay, victim, clients, lifecycles, every
         self.random = random.Random(seed)
         self.report = Report()
         self.changed = threading.Condition()
@@ -90,8 +97,8 @@ class Ordeal:
             if self.over.is_set():
                 return
             self.up.clear()
-            self.relay.kill()
-            self.relay.start()
+            self.victim.kill()
+            self.victim.start()
             self.report.kills += 1
             self.up.set()
 
@@ -148,7 +155,10 @@ class Ordeal:
             except OSError:
                 tries += 1
                 continue
-            break
+            if answer.status != 503:
+                break
+            tries += 1  # it cannot reach its database, and does not know what became of the step
+            time.sleep(0.05)
         with self.changed:
             self.report.acknowledged += 1
             self.report.retries += tries
@@ -171,14 +181,19 @@ class Ordeal:
             again = wire.exchange(request, "POST")
         except OSError:
             return
-        if again.code != "auth.nonce_replay":
+        if again.code != "auth.nonce_replay" and again.status != 503:
             self.violated(f"the exact bytes of a request were taken twice, after {target}: {again}")
 
     # what is there in the end
 
     def _judge(self) -> None:
-        self.relay.kill()  # once more, with nobody at work
-        self.relay.start()
+        self.victim.kill()  # once more, with nobody at work
+        self.victim.start()
+        with Wire(self.relay.url) as wire:
+            deadline = time.monotonic() + WAIT
+            while wire.send("GET", "/ready").status != 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
         with Wire(self.relay.url) as wire:
             seen: dict[str, Any] = {}
             for buyer, seller in self.parties:
@@ -204,11 +219,11 @@ class Ordeal:
         self.report.violations += [f"fence {fence} was given {count} times" for fence, count in fences.items() if count > 1]
 
 
-def ordeal(data: Path | str, log: Path, *, lifecycles: int, clients: int, every: int, seed: int, options: tuple[str, ...] = ("--no-limits",)) -> Report:
-    """The whole trial on `data`, a file or a DSN; the relay is killed about `every` so many acknowledged steps."""
-    relay = RelayProcess(data, *options, log=log)
+def ordeal(data: Path | str, log: Path, *, lifecycles: int, clients: int, every: int, seed: int, victim: Victim | None = None) -> Report:
+    """The whole trial on `data`, a file or a DSN; the relay, or the `victim` it needs, is killed about every `every` acknowledged steps."""
+    relay = RelayProcess(data, "--no-limits", log=log)
     try:
-        report = Ordeal(relay, clients, lifecycles, every, seed).run()
+        report = Ordeal(relay, victim or relay, clients, lifecycles, every, seed).run()
         exit_code = relay.stop()
         if exit_code != 0:
             report.violations.append(f"exit {exit_code} after SIGTERM")
@@ -230,3 +245,12 @@ def test_a_relay_that_is_killed_forgets_nothing_and_does_nothing_twice(kind: str
     if isinstance(place, Path):
         with closing(sqlite3.connect(place)) as database:
             assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.usefixtures("postgres")  # it knows whether there is a PostgreSQL to be had; this one is killed, so it is another
+def test_a_database_that_is_killed_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    with served() as server:
+        report = ordeal(fresh_database(server), tmp_path / "log", lifecycles=16, clients=4, every=40, seed=2, victim=server)
+        assert (report.violations, report.lifecycles) == ([], 16)
+        assert report.kills >= 1
+        assert report.retries > 0
