@@ -139,10 +139,11 @@ def test_a_refused_step_takes_nothing_from_the_others(database: PostgresDatabase
 
 
 def test_a_refusal_that_nobody_looked_for_is_its_own_steps(database: PostgresDatabase) -> None:
+    database.run([add("warm"), add("er")])  # a statement's first use asks the server at once
     twice, after = database.run([lambda db: (add("a")(db), add("a")(db)), add("b")])
     assert isinstance(twice, StateError)
     assert after == "b"
-    assert things(database) == ["b"]
+    assert things(database) == ["b", "er", "warm"]
 
 
 def test_a_step_may_take_back_a_part_of_itself_even_one_that_was_refused_unseen(database: PostgresDatabase) -> None:
@@ -664,6 +665,14 @@ def test_a_search_neither_sorts_nor_scans_the_offers(postgres: PostgresServer, n
         rare = store.read(lambda book: explained(book, Search("offer 7 ")))
         assert "offer_text_trigrams" in rare, rare
         assert "Seq Scan" not in rare, rare
+
+
+def test_a_plan_made_while_a_table_is_small_does_not_scan_it(postgres: PostgresServer, database: PostgresDatabase, name: str) -> None:
+    """It is kept while the table grows."""
+    database.run([add(f"{n}") for n in range(20)])
+    postgres.run(f"ANALYZE {name}.things", "market")
+    plan = database.read(lambda db: db.execute("EXPLAIN SELECT size FROM things WHERE name = ?", ("7",)).fetchall())
+    assert "Index" in plan[0]["QUERY PLAN"]
 
 
 def explained(book: Book, asked: Search) -> str:
