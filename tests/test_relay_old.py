@@ -18,7 +18,6 @@ from tests.rig import PRICE, SCHEMA, Disk
 from tradeskill.agreement import read_offer, sign_offer
 from tradeskill.buyer import Buyer, BuyerSettings
 from tradeskill.contracts import PluginContext
-from tradeskill.errors import RefusedError
 from tradeskill.journal import Database, Fulfilment, Purchase, selling
 from tradeskill.model import Offer
 from tradeskill.seller import Listing, Seller, SellerSettings, Shop
@@ -204,7 +203,7 @@ def test_nothing_is_sent_that_such_a_relay_does_not_know(tmp_path: Path) -> None
     play(tmp_path, scenario)
 
 
-def _everywhere(**changes: object) -> Callable[[str, Any], Any]:
+def everywhere(**changes: object) -> Callable[[str, Any], Any]:
     """Every job and offer is shown with these fields changed, where they are set."""
 
     def mutate(path: str, value: Any) -> Any:
@@ -253,7 +252,7 @@ def test_of_a_job_with_a_changed_field_nothing_is_paid(tmp_path: Path, changes: 
     async def scenario(trade: Trade) -> None:
         async with selling_on(trade):
             buyer = await trade.buyer(quote_timeout=1.0)
-            trade.relay.mutate = _everywhere(**changes)
+            trade.relay.mutate = everywhere(**changes)
             purchase = await trade.hire(buyer, "http://a/")
             assert purchase.state in ("abandoned", "canceled"), purchase
             assert trade.paid() == 0
@@ -278,46 +277,10 @@ def test_a_changed_result_is_not_taken(tmp_path: Path, change: Callable[[str], s
     async def scenario(trade: Trade) -> None:
         async with selling_on(trade):
             buyer = await trade.buyer()
-            trade.relay.mutate = _everywhere(result_url=change)
+            trade.relay.mutate = everywhere(result_url=change)
             purchase = await trade.hire(buyer, "http://a/")
             assert purchase.state == "disputed", purchase
             await buyer.close()
-
-    play(tmp_path, scenario)
-
-
-def test_an_offer_that_was_changed_is_none_of_ours(tmp_path: Path) -> None:
-    async def scenario(trade: Trade) -> None:
-        market = await trade.market("seller")
-        await market.publish(trade.offer().document)
-        buyer = await trade.market("buyer")
-        assert [offer.offer_hash for offer in await buyer.search("markdown", ["web"])] == [trade.offer().offer_hash]
-        for changes in ({"title": "x"}, {"seller_pubkey": STRANGER}, {"fixed_price_raw": "1"}, {"tags": lambda tags: [*tags, "x"]}):
-            trade.relay.mutate = _everywhere(**changes)
-            assert await buyer.search() == []
-
-    play(tmp_path, scenario)
-
-
-def test_what_is_not_protected_there_has_to_be_allowed_by_name(tmp_path: Path) -> None:
-    async def scenario(trade: Trade) -> None:
-        for allow, named in ((frozenset(), "no-fence"), (frozenset({"no-fence"}), "small-results-only")):
-            market = await trade.market("seller", allow=allow)
-            with pytest.raises(RefusedError, match=f"add {named} to market.allow"):
-                await market.publish(trade.offer().document)
-        assert trade.relay.offers == {}
-
-    play(tmp_path, scenario)
-
-
-def test_an_offer_is_put_up_once_however_often_it_is_published(tmp_path: Path) -> None:
-    async def scenario(trade: Trade) -> None:
-        lost = ["drop", 502]
-        trade.relay.after = lambda method, path: lost.pop() if method == "POST" and path == "/v1/offers" and lost else None
-        for _ in range(3):
-            market = await trade.market("seller")
-            assert (await market.publish(trade.offer().document)).offer_hash == trade.offer().offer_hash
-        assert len(trade.relay.offers) == 1
 
     play(tmp_path, scenario)
 
@@ -343,69 +306,5 @@ def test_a_relay_that_loses_half_its_answers_makes_nobody_pay_or_work_twice(tmp_
             assert [json.loads(buyer.result(purchase)) for purchase in purchases] == [{"url": f"http://a/{n}"} for n in range(10)]
             assert set(trade.machine.started.values()) == {1}
             await buyer.close()
-
-    play(tmp_path, scenario)
-
-
-class Skipping(World):
-    """Time that pauses move at once, for both sides."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._skipped = 0.0
-
-    def now_ms(self) -> int:
-        return super().now_ms() + round(self._skipped * 1000)
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self._skipped
-
-    async def sleep(self, seconds: float) -> None:
-        self._skipped += seconds
-        await asyncio.sleep(0)
-
-
-class Counting(OldRelay):
-    """Notes how often its limits had to be named."""
-
-    refused = 0
-
-    def _count(self, scope: str, who: str, kind: str) -> None:
-        try:
-            super()._count(scope, who, kind)
-        except Exception:
-            self.refused += 1
-            raise
-
-
-def test_a_client_keeps_below_the_limits_by_itself(tmp_path: Path) -> None:
-    async def run() -> None:
-        world = Skipping()
-        relay = Counting(world=world, limits=True)
-        await relay.start()
-        trade = Trade(relay, tmp_path, world)
-        market = await trade.market("seller", limits=True)
-        try:
-            began = world.monotonic()
-            await market.publish(trade.offer().document)
-            for n in range(125):  # one after the other: time jumps here, and what is under way would arrive late
-                await market.changes("")
-                await market.find_request(str(n))
-            assert relay.refused == 0
-            assert 3 * 60 < world.monotonic() - began < 7 * 60, "250 requests at 45 to 54 a minute"
-        finally:
-            await market.close()
-            await relay.stop()
-
-    asyncio.run(run())
-
-
-def test_a_search_there_is_literal_all_the_same(tmp_path: Path) -> None:
-    async def scenario(trade: Trade) -> None:
-        market = await trade.market("seller")
-        await market.publish(trade.offer().document)
-        assert len(await market.search("PAGE to")) == 1
-        for query in ("W%n", "W_b", "tso1", "raw"):
-            assert await market.search(query) == [], query
 
     play(tmp_path, scenario)
