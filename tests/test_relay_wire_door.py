@@ -246,6 +246,16 @@ def test_a_request_id_of_up_to_64_characters_is_echoed_and_any_other_is_made_ane
     assert wire.send("POST", "/v1/jobs", b"{}", {"X-Request-Id": "abc"}).headers["x-request-id"] == "abc"  # of errors as well
 
 
+@pytest.mark.parametrize("value", ["a\rset-cookie: x=y", "a\nset-cookie: x=y", "a\r\nset-cookie: x=y", "a\0b", "a\x1bb", "\u00ff", "a\tb"])
+@pytest.mark.parametrize("name", ["idempotency-key", "x-request-id"])
+def test_a_header_that_is_echoed_stays_in_its_line(ours: Stand, name: str, value: str) -> None:
+    with ours.wire() as wire:
+        answer = wire.post(Party(), "/v1/offers", OFFER, headers={name: value})
+        assert answer.status in (201, 400)
+        assert "set-cookie" not in answer.headers
+        assert not {"\r", "\n", "\0", "\x1b"} & set(answer.headers.get(name, ""))
+
+
 # limits
 
 
