@@ -36,6 +36,10 @@ def test_numbers_key_order_and_empty_lists_stay_as_they_were_written() -> None:
     assert {key: member.text for key, member in found.items()} == {"n": "1.50e+01", "big": "123456789012345678901234567890", "o": '{"z":[] , "a":{}}'}
 
 
+def test_an_escaped_backslash_before_u0000_is_no_nul() -> None:
+    assert members(b'{"a":"\\\\u0000","b":[1,{"c":null}]}')["a"].value == "\\u0000"
+
+
 @pytest.mark.parametrize("text", ["[]", '"x"', "5", "null", "true", "[{}]"])
 def test_other_json_than_an_object_is_told_apart_from_what_is_no_json(text: str) -> None:
     with pytest.raises(NotAnObjectError):

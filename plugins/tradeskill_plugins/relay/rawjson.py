@@ -44,16 +44,15 @@ def members(data: bytes, what: str = "body") -> dict[str, Member]:
     # the text is known to be one strict object, so positions are all that is looked for
     found: dict[str, Member] = {}
     at = _skip(text, _skip(text, 0) + 1)
-    while text[at] == '"':
+    while True:
         key, at = _DECODER.raw_decode(text, at)
         start = _skip(text, _skip(text, at) + 1)
         end = _end(text, start)
         found[key] = Member(value[key], text[start:end])
         at = _skip(text, end)
         if text[at] == "}":
-            break
+            return found
         at = _skip(text, at + 1)
-    return found
 
 
 def _skip(text: str, at: int) -> int:
