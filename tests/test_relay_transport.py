@@ -279,6 +279,17 @@ def test_an_answer_beyond_its_bound_or_compressed_is_not_read() -> None:
     play(scenario)
 
 
+def test_a_relay_cannot_make_a_client_carry_cookies() -> None:
+    async def scenario() -> None:
+        stub = Stub([answer(headers={"set-cookie": "who=you; path=/"})])
+        async with transport(stub) as made:
+            await made.ask("/v1/jobs")
+            await made.ask("/v1/jobs")
+        assert ["cookie" in asked.headers for asked in stub.asked] == [False, False]
+
+    play(scenario)
+
+
 def test_an_accident_that_an_old_relay_repeats_is_said_to_be_stuck() -> None:
     async def scenario() -> None:
         stub = Stub([error(500, "internal_error", None, {"idempotency-replayed": "true"})])

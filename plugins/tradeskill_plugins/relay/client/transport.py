@@ -12,6 +12,7 @@ import re
 from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
 
 import httpx
@@ -112,6 +113,7 @@ class Transport:
             timeout=httpx.Timeout(SILENCE, connect=CONNECT),
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=4.0),
             headers={"accept": "application/json", "accept-encoding": "identity", "user-agent": "tradeskill"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none is kept, none is sent
             trust_env=False,
             follow_redirects=False,
         )
