@@ -57,6 +57,7 @@ def init(
         if network == "live" and not live:
             raise UsageError("network live moves real money: repeat with --live if that is meant (spending caps start at 0)")
         home = environment.home
+        chosen_market = _market(market, market_url, market_insecure, home)
         check_vacant(home)
         if non_interactive and password_file is None and environment.password_file is None:
             raise SecretError("--non-interactive never asks for the password: give --password-file FILE or set TRADESKILL_PASSWORD_FILE")
@@ -64,7 +65,7 @@ def init(
         chosen: Network = next(n for n in NETWORKS if n == network)
         config = {
             "network": network,
-            "market": _market(market, market_url, market_insecure, home),
+            "market": chosen_market,
             "wallets": [{"plugin": "nano", "rpc": rpc or [DEFAULT_RPC], **({"ws": ws} if ws else {})}],
         }
         key = create_profile(home, config, chosen, password, World())
