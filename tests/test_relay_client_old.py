@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.old_relay import OldRelay
+from tests.rig import PRICE
 from tests.test_relay_old import STRANGER, Trade, everywhere, play
-from tradeskill.errors import RefusedError
+from tradeskill.agreement import read_request, sign_quote, sign_receipt, sign_request
+from tradeskill.errors import RefusedError, StateError
+from tradeskill.model import Delivery, Invoice, Job, Result, SignedDocument
 from tradeskill.world import World
+from tradeskill_plugins.relay.client.market import RelayMarket
 
 
 def test_an_offer_that_was_changed_is_none_of_ours(tmp_path: Path) -> None:
@@ -100,6 +106,78 @@ def test_a_client_keeps_below_the_limits_by_itself(tmp_path: Path) -> None:
             await relay.stop()
 
     asyncio.run(run())
+
+
+def test_each_step_may_be_repeated_by_anybody_and_is_taken_once(tmp_path: Path) -> None:
+    async def scenario(trade: Trade) -> None:
+        seller, buyer, world = await trade.market("seller"), await trade.market("buyer"), trade.world
+        offer = await seller.publish(trade.offer().document)
+        request = sign_request(trade.identities["buyer"], offer, input_value={"url": "x"}, refund_to={}, nonce="n" * 16, created_at=world.now_ms())
+
+        def quote_for(job: Job, nonce: str) -> SignedDocument:
+            invoice = Invoice("nano", "dev", "nano_3", job.job_id, "nano_3", PRICE, 0)
+            until = job.created_at + 600_000
+            asked = read_request(job.request, job.buyer)
+            return sign_quote(trade.identities["seller"], asked, job_id=job.job_id, invoices=[invoice], expires_at=until, nonce=nonce)
+
+        def delivery_of(job: Job, data: bytes) -> Delivery:
+            result, asked = Result(data, "text/plain"), read_request(job.request, job.buyer)
+            receipt = sign_receipt(
+                trade.identities["seller"],
+                asked,
+                quote_for(job, "ab" * 16),
+                job_id=job.job_id,
+                rail="nano",
+                payment_ids=["P"],
+                amount=PRICE,
+                result=result,
+                delivered_at=0,
+                fence=1,
+            )
+            return Delivery(result, receipt)
+
+        async def twice(side: str, call: Callable[[RelayMarket], Awaitable[Job]], other: Callable[[RelayMarket], Awaitable[Job]] | None = None) -> Job:
+            """By the same process, by another one, and by one that remembers nothing."""
+            market = seller if side == "seller" else buyer
+            job = await call(market)
+            assert await call(market) == job
+            assert await call(await trade.market(side)) == job
+            home, trade.home = trade.home, tmp_path / f"fresh-{len(trade.markets)}"
+            again = await call(await trade.market(side))
+            trade.home = home
+            assert replace(again, revision=0) == replace(job, revision=0)
+            if other is not None:
+                with pytest.raises(StateError):
+                    await other(market)
+            return job
+
+        job = await twice("buyer", lambda m: m.request(request))
+        job_id = job.job_id
+        quoted = await twice("seller", lambda m: m.quote(job_id, quote_for(job, "ab" * 16)), lambda m: m.quote(job_id, quote_for(job, "cd" * 16)))
+        assert quoted.quote == quote_for(job, "ab" * 16)
+        assert (await twice("buyer", lambda m: m.accept(job_id))).accepted_at is not None
+        paid = await twice("buyer", lambda m: m.submit_payment(job_id, "nano", "P"), lambda m: m.submit_payment(job_id, "nano", "Q"))
+        assert (paid.payment_rail, paid.payment_id) == ("nano", "P")
+        lock = await seller.lock(job_id)
+        assert 295 <= lock.seconds_left <= 300
+        assert lock.market_fence is None
+        done = await twice(
+            "seller", lambda m: m.deliver(job_id, delivery_of(job, b"result"), None), lambda m: m.deliver(job_id, delivery_of(job, b"other"), None)
+        )
+        assert (done.state, done.result, done.receipt) == ("delivered", Result(b"result", "text/plain"), delivery_of(job, b"result").receipt)
+        assert replace(await buyer.get(job_id), revision=0) == replace(done, revision=0)
+        for market in (seller, buyer):
+            with pytest.raises((StateError, RefusedError)):
+                await market.cancel(job_id, "late")
+        assert len(trade.relay.jobs) == 1
+        second = await buyer.request(
+            sign_request(trade.identities["buyer"], offer, input_value={"url": "y"}, refund_to={}, nonce="m" * 16, created_at=world.now_ms())
+        )
+        assert (await twice("buyer", lambda m: m.cancel(second.job_id, "enough"))).state == "canceled"
+        with pytest.raises(RefusedError, match="no way to decline"):
+            await seller.decline(second.job_id, "busy", "later")
+
+    play(tmp_path, scenario)
 
 
 def test_a_search_there_is_literal_all_the_same(tmp_path: Path) -> None:

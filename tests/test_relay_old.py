@@ -15,14 +15,15 @@ import pytest
 
 from tests.old_relay import OldRelay
 from tests.rig import PRICE, SCHEMA, Disk
+from tests.test_relay_contract import served
 from tradeskill.agreement import read_offer, sign_offer
 from tradeskill.buyer import Buyer, BuyerSettings
 from tradeskill.contracts import PluginContext
 from tradeskill.journal import Database, Fulfilment, Purchase, selling
-from tradeskill.model import Offer
+from tradeskill.model import Offer, Result
 from tradeskill.seller import Listing, Seller, SellerSettings, Shop
 from tradeskill.signing import Identity
-from tradeskill.testing.fake_backend import FakeBackend, FakeMachine
+from tradeskill.testing.fake_backend import FakeBackend, FakeMachine, Plan
 from tradeskill.testing.fakes import FakeLedger, FakeWallet
 from tradeskill.world import World
 from tradeskill_plugins.relay.client.market import RelayMarket
@@ -306,5 +307,27 @@ def test_a_relay_that_loses_half_its_answers_makes_nobody_pay_or_work_twice(tmp_
             assert [json.loads(buyer.result(purchase)) for purchase in purchases] == [{"url": f"http://a/{n}"} for n in range(10)]
             assert set(trade.machine.started.values()) == {1}
             await buyer.close()
+
+    play(tmp_path, scenario)
+
+
+def test_a_larger_result_goes_by_the_upload_folder_and_without_one_the_money_comes_back(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 400
+
+    async def scenario(trade: Trade) -> None:
+        trade.machine.plan = lambda execution, task: Plan(result=Result(data, "application/x-large"))
+        async with selling_on(trade):
+            buyer = await trade.buyer()
+            assert (await trade.hire(buyer, "http://small/")).state == "refunded"
+            await buyer.close()
+        with served(tmp_path / "served") as url:
+            trade.upload = UploadSettings(tmp_path / "served", url)
+            trade.allow = frozenset({"no-fence"})
+            async with selling_on(trade):
+                buyer = await trade.buyer()
+                purchase = await trade.hire(buyer, "http://large/")
+                assert (purchase.state, purchase.result_type) == ("received", "application/x-large")
+                assert buyer.result(purchase) == data
+                await buyer.close()
 
     play(tmp_path, scenario)

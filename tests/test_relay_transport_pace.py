@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 
-from tests.test_relay_transport import Asked, Patient, Reply, Stub, error, play, transport, until
+from tests.test_relay_transport import Asked, Patient, Reply, Stub, answer, error, play, transport, until
 from tradeskill.testing.virtual_time import VirtualWorld, run_virtual
 from tradeskill.world import World
 from tradeskill_plugins.relay.client.hints import EventLines, HintStreams
@@ -127,6 +128,26 @@ def test_a_lost_stream_goes_on_where_it_stopped() -> None:
             assert [asked.headers.get("last-event-id") for asked in stub.asked] == [None, "c2", "c2", "c2"]
             for asked in stub.asked:
                 asked.check_signature()
+            await hints.close()
+
+    play(scenario)
+
+
+def test_a_relay_that_gives_no_stream_holds_up_nothing_else() -> None:
+    async def scenario() -> None:
+        world = Patient()
+        stub = Stub([error(429, "rate_limited", {"scope": "pubkey"}, {"retry-after": "60"})])
+        async with transport(stub, world) as made:
+            hints = HintStreams(made, world)
+            listener = asyncio.create_task(anext(hints.follow("/v1/events")))
+            await until(World(), lambda: len(stub.asked) >= 3)
+            listener.cancel()
+            with suppress(asyncio.CancelledError):
+                await listener
+            world.slept.clear()
+            stub.replies = [answer()]
+            await made.ask("/v1/jobs")
+            assert world.slept == []
             await hints.close()
 
     play(scenario)

@@ -239,7 +239,6 @@ class Transport:
             if response.status_code != 200 or not known.get("content-type", "").startswith("text/event-stream"):
                 with_text = await _text(response)
                 failure = read_failure(response.status_code, with_text, known)
-                self._asked_to_wait(failure, known, "key")
                 raise UnavailableError(f"GET {target}: {_reason(failure)}") from error_of(failure, f"GET {target}", self._world.now_ms())
             yield _translated(response)
         finally:
