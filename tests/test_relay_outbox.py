@@ -152,6 +152,16 @@ def test_a_step_that_was_taken_is_not_sent_again_unless_the_relay_forgot_it(tmp_
     play(scenario)
 
 
+def test_steps_are_told_apart_by_their_marks_wherever_a_line_breaks(tmp_path: Path) -> None:
+    async def scenario(at: At) -> None:
+        desk = await at(tmp_path, answer())
+        for marks in (("a\nb", "c"), ("a", "b\nc"), ("a", "b", "c"), ()):
+            await desk.take(marks=marks)
+        assert len(set(desk.keys)) == 4
+
+    play(scenario)
+
+
 def test_a_refused_step_asks_whether_it_is_taken_and_takes_another_key_the_next_time(tmp_path: Path) -> None:
     async def scenario(at: At) -> None:
         desk = await at(tmp_path, error(409, "invalid_state"))

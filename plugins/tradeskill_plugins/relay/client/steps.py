@@ -15,7 +15,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from tradeskill.errors import StateError, TradeskillError, UnavailableError, UnknownOutcomeError
-from tradeskill.signing import digest
+from tradeskill.signing import value_hash
 from tradeskill.world import World
 from tradeskill_plugins.relay.client.outbox import Outbox, Step
 from tradeskill_plugins.relay.client.pacing import Lane
@@ -53,7 +53,7 @@ class Steps:
 
     async def take(self, intent: Intent) -> Seen:
         """The job with the step taken. StateError where the job's state does not allow it, UnknownOutcomeError where nobody can tell yet."""
-        name = digest("\n".join([self._transport.url, self._own, intent.kind, intent.subject, *intent.marks]).encode())
+        name = value_hash([self._transport.url, self._own, intent.kind, intent.subject, *intent.marks])
         lock = self._under_way.setdefault(name, asyncio.Lock())
         async with lock:
             stored = self._outbox.find(name)
