@@ -83,6 +83,14 @@ def test_an_idempotency_key_has_1_to_128_characters(floor: Floor) -> None:
     assert floor.wire.post(floor.seller, "/v1/offers", PLAIN_OFFER, idempotency="").status in (201, 400)
 
 
+def test_two_idempotency_keys_are_none_that_could_be_kept(our_floor: Floor) -> None:
+    body = as_bytes(PLAIN_OFFER)
+    signed = our_floor.seller.headers("POST", "/v1/offers", body, now_ms=our_floor.now_ms())
+    answer = our_floor.wire.send("POST", "/v1/offers", body, [*signed.items(), ("idempotency-key", "a"), ("idempotency-key", "b")])
+    assert (answer.status, answer.code) == (400, "validation_error"), answer
+    assert our_floor.wire.send("GET", f"/v1/offers?seller_pubkey={our_floor.seller.key}").ok["total"] == 0
+
+
 def test_a_reading_call_ignores_the_key(floor: Floor) -> None:
     answers = [floor.wire.call(floor.buyer, "GET", target, idempotency="k") for target in ("/v1/jobs", "/v1/jobs?limit=1", "/v1/jobs")]
     assert [(answer.status, answer.headers.get("idempotency-replayed")) for answer in answers] == [(200, None)] * 3

@@ -258,6 +258,8 @@ def _request(scope: Scope, world: World) -> _Request:
         headers[name] = value
     for name in twice:  # a header sent twice was not sent: nobody may choose which of the two counts
         headers.pop(name, None)
+    if b"idempotency-key" in twice:
+        headers[b"idempotency-key"] = b""  # refused further on: whoever sends two wants a repeat to be safe, so the call is not done without any
     shown = path.decode("latin-1")
     return _Request(scope["method"], target, shown, query, scope["tradeskill.ip"], headers, logs.request_id(headers.get(b"x-request-id"), world))
 
