@@ -28,7 +28,7 @@ def served(folder: Path) -> Iterator[str]:
     """The URL of a folder, as its owner's web server shows it."""
     folder.mkdir()
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))  # seconds between looks whether it is over
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
