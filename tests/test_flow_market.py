@@ -422,3 +422,25 @@ def test_a_market_that_forgot_is_told_again_and_nobody_pays_or_works_twice(known
         assert purchase.state == "received"
 
     play(main())
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_result_without_a_receipt_is_taken_only_where_the_owner_allows_it_and_then_as_unverified(allowed: bool) -> None:
+    async def main() -> None:
+        rig = Rig(buyer_settings=BuyerSettings(missing_receipts=allowed))
+        purchase = await hired(rig, buyer=lambda job: replace(job, receipt=None))
+        assert purchase.state == ("received" if allowed else "disputed")
+        assert purchase.receipt is None
+        assert purchase.countersign is None
+        assert (purchase.result_sha256 is not None) == allowed
+
+    play(main())
+
+
+def test_a_wrong_receipt_is_not_taken_even_where_none_would_be() -> None:
+    async def main() -> None:
+        rig = Rig(buyer_settings=BuyerSettings(missing_receipts=True))
+        purchase = await hired(rig, buyer=lambda job: replace(job, result=Result(b"swapped", "text/plain")) if job.receipt is not None else job)
+        assert purchase.state == "disputed"
+
+    play(main())

@@ -210,7 +210,9 @@ class BuyerConfig:
     )
     quote_timeout_seconds: int = _key(v.integer(1, 3600), "How long to wait for a quote before the job is canceled.", 120)
     receipts: Literal["require", "allow-missing"] = _key(
-        v.choice("require", "allow-missing"), "Whether a delivery without a signed receipt is taken (some markets cannot carry one).", "require"
+        v.choice("require", "allow-missing"),
+        "Whether a delivery without a signed receipt is taken, as unverified; over an old relay its `allow` must hold unsigned-receipts too.",
+        "require",
     )
 
 

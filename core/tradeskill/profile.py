@@ -224,7 +224,12 @@ class Profile:
             blobs=self.blobs,
             market=await self.market(),
             wallets=await self.wallets(),
-            settings=BuyerSettings(caps=self.caps, first_use_cap=config.first_use_cap, quote_timeout=float(config.quote_timeout_seconds)),
+            settings=BuyerSettings(
+                caps=self.caps,
+                first_use_cap=config.first_use_cap,
+                quote_timeout=float(config.quote_timeout_seconds),
+                missing_receipts=config.receipts == "allow-missing",
+            ),
             world=self.world,
             progress=progress,
         )

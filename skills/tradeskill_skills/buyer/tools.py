@@ -47,6 +47,7 @@ class PurchaseView(TypedDict):
     payment_id: str | None
     money: Literal["not moved", "reserved", "spent", "returned"]
     result_sha256: str | None
+    receipt: Literal["verified", "unverified"] | None
     error: dict[str, str] | None
     next: str
 
@@ -204,6 +205,7 @@ def purchase_view(purchase: Purchase) -> PurchaseView:
         "payment_id": purchase.payment_id,
         "money": _money(purchase.state),
         "result_sha256": purchase.result_sha256,
+        "receipt": None if purchase.state != "received" else "unverified" if purchase.receipt is None else "verified",
         "error": error,
         "next": _NEXT.get(purchase.state, "wait: ask buyer.status again"),
     }

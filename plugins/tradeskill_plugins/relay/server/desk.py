@@ -25,6 +25,7 @@ __all__ = ["Answer", "Call", "Desk", "Turn"]
 
 T = TypeVar("T")
 TIDY_MS: Final = 1000
+SWEEPS: Final = 10  # of a thousand jobs each, at most, in one commit
 TIDY_ROWS: Final = 2 * BATCH  # of each table that one commit may clear away: more than it can add, so clearing keeps up at any rate
 
 
@@ -114,7 +115,10 @@ class Desk:
 
     def _before(self, db: Statements) -> None:
         now = self._world.now_ms()
-        Book(db, self._dialect, strict=True).sweep(now)
+        book = Book(db, self._dialect, strict=True)
+        for _ in range(SWEEPS):
+            if not book.sweep(now):
+                break
         if self._behind or not self._tidied <= now < self._tidied + TIDY_MS:
             self._tidied = now
             dropped = [db.execute(drop, (now, TIDY_ROWS)).rowcount for drop in (tables.NONCES_DROP, tables.ANSWERS_DROP)]

@@ -195,6 +195,9 @@ _ID = re.compile(r"(/v1/(?:offers|jobs|results))/([^/]{1,200})(/[a-z]+)?")
 
 def find(method: str, path: str) -> tuple[Endpoint, str] | None:
     """The call at a path, and the path's parameter ("" where it has none)."""
+    if method == "HEAD":  # as GET, for what is open; the server leaves the body out
+        found = find("GET", path)
+        return found if found is not None and found[0].kind == "open" else None
     exact = _EXACT.get((method, path))
     if exact is not None:
         return exact, ""

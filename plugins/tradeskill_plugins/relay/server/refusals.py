@@ -1,4 +1,4 @@
-"""What the door says to a request that does not reach the application: status, code and words, in the protocol's error shape. Pure.
+"""What the door says to a request that does not reach the application: status, code and words, in the protocol's error shape.
 
 Source: the relay protocol `/v1`, docs/relay.md. Nothing in here repeats what a client sent; the application's own answers are in `rejections.py`.
 """
@@ -6,6 +6,7 @@ Source: the relay protocol `/v1`, docs/relay.md. Nothing in here repeats what a 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -35,7 +36,9 @@ class Refusal:
         """The headers of the answer; the connection ends with it."""
         again = [] if self.retry_after is None else [(b"retry-after", str(self.retry_after).encode())]
         length = str(len(self.body())).encode()
-        return [(b"content-type", b"application/json"), (b"content-length", length), (b"x-tradeskill", b"1"), *again, (b"connection", b"close")]
+        made = secrets.token_hex(16).encode()  # of a request that was not read to its end nothing is echoed
+        ours = [(b"x-tradeskill", b"1"), (b"x-request-id", made)]
+        return [(b"content-type", b"application/json"), (b"content-length", length), *ours, *again, (b"connection", b"close")]
 
     def wire(self, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The whole answer as it goes over the wire; the server's own headers (`Date`) come first."""
