@@ -17,9 +17,11 @@ __all__ = ["Charging"]
 
 
 class Charging:
-    def __init__(self, rates: Rates, world: World, commit: Callable[[Callable[[Statements], Any]], Any] | None = None) -> None:
-        """`commit(step)` runs a step in a durable transaction of the database that is shared; None: this process is alone."""
-        self._rates, self._world, self._commit = rates, world, commit
+    def __init__(
+        self, rates: Rates, world: World, commit: Callable[[Callable[[Statements], Any]], Any] | None = None, moment: Callable[[], int] | None = None
+    ) -> None:
+        """`commit(step)` runs a step in a durable transaction of the database that is shared; None: this process is alone. `moment`: that commit's time."""
+        self._rates, self._commit, self._moment = rates, commit, moment or world.now_ms
         self._own = TokenBuckets(world.now_ms, window_ms=rates.window_ms)
         self._lent = None if commit is None else Leases(world.now_ms, self._lease, window_ms=rates.window_ms)
 
@@ -49,6 +51,6 @@ class Charging:
     def _grant(self, name: str, want: int, limit: int, back: Back | None, db: Statements) -> tuple[int, Row]:
         found = db.execute(tables.BUCKET, (name,)).fetchone()
         row = None if found is None else Row(*(found[column] for column in Row._fields))
-        granted, row = grant(row, want, self._world.now_ms(), limit, self._rates.window_ms, back=back)
+        granted, row = grant(row, want, self._moment(), limit, self._rates.window_ms, back=back)
         db.execute(tables.BUCKET_PUT, (name, *row))
         return granted, row

@@ -85,6 +85,7 @@ def serve(
         per_ip=per_ip or None if limits else None,
         per_key=per_key or None if limits else None,
         strict=strict or None if limits else None,
+        database_clock=True,
         version=__version__,
     )
 

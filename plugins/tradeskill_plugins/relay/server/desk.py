@@ -67,8 +67,20 @@ class Call:
 
 
 class Desk:
-    def __init__(self, database: Database, dialect: Dialect, world: World, committed: Callable[[int, float], None] = lambda steps, seconds: None) -> None:
-        """`committed(steps, seconds)` is told of each commit, in its thread."""
+    def __init__(
+        self,
+        database: Database,
+        dialect: Dialect,
+        world: World,
+        committed: Callable[[int, float], None] = lambda steps, seconds: None,
+        clock: Callable[[Statements], int] | None = None,
+    ) -> None:
+        """`committed(steps, seconds)` is told of each commit, in its thread. `clock`: milliseconds, asked once a commit; None: the world's.
+
+        Processes that share a database go by its clock: locks and quotes must not end earlier for one of them than for another.
+        """
+        self._clock = clock if clock is not None else lambda db: world.now_ms()
+        self._moment = 0
         self._database, self._dialect, self._world = database, dialect, world
         self._commits = Commits(database, self._before, committed)
         self._tidied, self._behind = 0, False
@@ -95,6 +107,10 @@ class Desk:
         """`function` on one consistent view. `quick`: for a few rows at most."""
         return await self._world.offload(partial(self._database.read, partial(self._on_book, function), 0 if not quick else 1))
 
+    def moment(self) -> int:
+        """The time of the commit under way, for the steps in it."""
+        return self._moment
+
     async def step(self, step: Callable[[Statements], T]) -> T:
         """A durable step that is no call's."""
         return await self._commits.write(step)
@@ -114,7 +130,7 @@ class Desk:
         return function(Book(db, self._dialect, strict=True))
 
     def _before(self, db: Statements) -> None:
-        now = self._world.now_ms()
+        now = self._moment = self._clock(db)
         book = Book(db, self._dialect, strict=True)
         for _ in range(SWEEPS):
             if not book.sweep(now):
@@ -126,7 +142,7 @@ class Desk:
             db.execute(tables.BUCKETS_DROP, (now - 2 * wire.WINDOW_MS,))
 
     def _take(self, call: Call, hashed: str, others: str | None, db: Statements) -> Answer | Rejection:
-        now = self._world.now_ms()
+        now = self._moment
         name = bytes.fromhex(call.caller) + call.nonce.encode()
         if db.execute(tables.NONCE_ADD, (name, now + wire.NONCE_MS)).rowcount != 1:
             return Rejection("auth.nonce_replay", "this nonce was used before: send a fresh one")

@@ -15,6 +15,7 @@ from tradeskill.model import Network
 from tradeskill.sqlite import SqliteFile, Transaction, connector
 from tradeskill.world import World
 from tradeskill_plugins.market import schema
+from tradeskill_plugins.market.book import Statements
 from tradeskill_plugins.relay import wire
 from tradeskill_plugins.relay.server.app import Relay, Serving
 from tradeskill_plugins.relay.server.charging import Charging
@@ -48,6 +49,7 @@ class RelaySettings:
     strict: int | None = wire.STRICT
     streams: int = 400
     streams_per_key: int = 4
+    database_clock: bool = False  # go by PostgreSQL's clock, as several relays on one must; without it, by this machine's
     version: str = ""
 
 
@@ -55,10 +57,11 @@ async def run(settings: RelaySettings, world: World, *, ready: Callable[[str], N
     """Serve until `stop` is set; `ready(url)` once it listens. UsageError, StorageError or UnavailableError where it cannot begin."""
     database, dialect = await world.offload(partial(_open, settings, world))
     try:
-        desk = Desk(database, dialect, world, lambda steps, seconds: watching.metrics.commit(steps, seconds))
+        clock = _database_clock if settings.database_clock and _shared(settings.data) else None
+        desk = Desk(database, dialect, world, lambda steps, seconds: watching.metrics.commit(steps, seconds), clock)
         watching = Watching(desk, world)
         rates = Rates(settings.per_ip, settings.per_key, settings.strict, wire.WINDOW_MS)
-        charging = Charging(rates, world, desk.step if _shared(settings.data) else None)
+        charging = Charging(rates, world, desk.step if _shared(settings.data) else None, desk.moment if _shared(settings.data) else None)
         hub = Hub(desk, world)
         limits = {"ip": settings.per_ip, "key": settings.per_key, "strict": settings.strict}
         serving = Serving(settings.public_url or "", settings.streams, settings.streams_per_key)
@@ -104,6 +107,10 @@ def _open(settings: RelaySettings, world: World) -> tuple[Database, schema.Diale
         return PostgresDatabase(settings.data, LAYOUT, where="relay database", readers=2, prepare=prepare), POSTGRES
     where = f"relay file {settings.data}"
     return SqliteFile(connector(Path(settings.data).expanduser().absolute(), where), LAYOUT, where=where, readers=2, prepare=prepare), schema.SQLITE
+
+
+def _database_clock(db: Statements) -> int:
+    return int(db.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now").fetchone()["now"])
 
 
 def _shared(data: str) -> bool:
