@@ -70,7 +70,7 @@ class Size:
 SIZES = {
     "full": Size(
         starts=30, jobs=40, at_once=4, poll_seconds=5.0, commits=300, roots=150, hashes=2**19, demo_jobs=100, requests=2000, blocks=1000,
-        relay=RelaySize(turns=5, lifecycles=192, few=1_000, many=100_000, gets=30),
+        relay=RelaySize(turns=9, lifecycles=128, few=1_000, many=100_000, gets=20),
     ),
     "small": Size(
         starts=7, jobs=20, at_once=10, poll_seconds=5.0, commits=60, roots=50, hashes=2**17, demo_jobs=8, requests=400, blocks=200,

@@ -15,14 +15,14 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 CONCURRENCY = (1, 16)
 STEPS = 6  # signed requests of one paid lifecycle
-COMMIT = 10_000  # entries in one commit of a filling
+COMMIT = 10_000  # entries in one commit, and one step, of a filling
 WORDS = ("markdown", "summary", "translation", "archive", "picture", "speech", "table", "invoice", "weather", "route", "ledger", "review")
 SEED = bytes(range(32))  # of the one who polls
 
@@ -135,15 +135,15 @@ def _fill(where: str, rows: int) -> dict[str, str]:
     now, luck = World().now_ms() - 2 * rows, random.Random(1)
     database, dialect = _open(RelaySettings(where), World())
 
-    def step(kind: Callable[[Any, int, int, random.Random], None], number: int, db: Any) -> None:
-        kind(Book(db, dialect, strict=True), number, now + number, luck)
+    def fill(kind: Callable[[Any, int, int, random.Random], None], numbers: range, db: Any) -> None:
+        book = Book(db, dialect, strict=True)
+        for number in numbers:
+            kind(book, number, now + number, luck)
 
     try:
         for kind in (_offer, _job):
             for first in range(0, rows, COMMIT):
-                numbers = range(first, min(rows, first + COMMIT))
-                outcomes = database.run([partial(step, kind, number) for number in numbers])
-                for outcome in outcomes:
+                for outcome in database.run([partial(fill, kind, range(first, min(rows, first + COMMIT)))]):
                     if isinstance(outcome, Exception):
                         raise outcome
         market_id, position = database.read(lambda db: (Book(db, dialect).market_id(), Book(db, dialect).position()))
@@ -153,10 +153,10 @@ def _fill(where: str, rows: int) -> dict[str, str]:
 
 
 def _offer(book: Any, number: int, now_ms: int, luck: random.Random) -> None:
-    """Every third about markdown, every fiftieth with the rare tag, forty in all with the rare word, whatever their number."""
+    """Every third about markdown; forty in all with the rare tag and the rare word, whatever their number."""
     from tradeskill_plugins.market.entries import OfferEntry
 
-    words = " ".join(luck.choices(WORDS[1:], k=12))
+    words = " ".join(luck.choices(WORDS[1:], k=6))
     title = f"{luck.choice(WORDS[1:])} number {number}" + (" with zymurgy" if number < 40 else "")
     tags = ("web", *(("rare",) if number < 40 else ()), luck.choice(WORDS))
     about = f"{words} markdown" if number % 3 == 0 else words
@@ -164,11 +164,17 @@ def _offer(book: Any, number: int, now_ms: int, luck: random.Random) -> None:
 
 
 def _job(book: Any, number: int, now_ms: int, luck: random.Random) -> None:
-    from tradeskill.signing import Identity
     from tradeskill_plugins.market.entries import RequestEntry
 
-    entry = RequestEntry(_uuid(1, number % 100), Identity(SEED).key, {"payload": '{"url":"https://example.org/a/page.html"}'})
+    entry = RequestEntry(_uuid(1, number % 100), _poller(), {"payload": '{"url":"https://example.org/a/page.html"}'})
     book.request(entry, _uuid(2, number), now_ms)
+
+
+@lru_cache
+def _poller() -> str:
+    from tradeskill.signing import Identity
+
+    return Identity(SEED).key
 
 
 def _uuid(kind: int, number: int) -> str:
