@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from tradeskill.sqlite import SqliteFile, memory
+from tradeskill.sqlite import SqliteFile, connector, memory
 from tradeskill.testing.market_contract import SteppedClock
 from tradeskill_plugins.market import schema
 from tradeskill_plugins.market.book import Book
@@ -17,6 +19,7 @@ from tradeskill_plugins.relay.server import tables
 from tradeskill_plugins.relay.server.desk import TIDY_ROWS, Answer, Call, Desk
 
 CALLER = "ab" * 32
+PATIENCE = 30.0
 
 
 @pytest.fixture
@@ -66,3 +69,25 @@ def test_a_body_that_is_made_later_reads_what_its_own_commit_left(database: Sqli
 
     asyncio.run(run())
 
+
+def test_a_quick_read_waits_for_no_crowd_of_long_ones(tmp_path: Path) -> None:
+    file = SqliteFile(connector(tmp_path / "relay.db", "a relay"), tables.LAYOUT, where="a relay", readers=2)
+    held = threading.Event()
+
+    async def run() -> None:
+        desk = Desk(file, schema.SQLITE, SteppedClock())
+        crowd = [asyncio.create_task(desk.read(lambda book: held.wait(PATIENCE))) for _ in range(64)]
+        try:
+            async with asyncio.timeout(PATIENCE):
+                assert await desk.read(lambda book: book.position(), quick=True) == 0
+                assert (await desk.turn(call())).status == 200
+            assert not any(task.done() for task in crowd)
+        finally:
+            held.set()
+            assert all(await asyncio.gather(*crowd))
+            await desk.close()
+
+    try:
+        asyncio.run(run())
+    finally:
+        file.close()

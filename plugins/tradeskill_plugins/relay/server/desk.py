@@ -5,8 +5,10 @@ A refused step leaves no trace but its nonce. Whatever the process dies of, a ke
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TypeVar
@@ -83,6 +85,8 @@ class Desk:
         self._moment = 0
         self._database, self._dialect, self._world = database, dialect, world
         self._commits = Commits(database, self._before, committed)
+        # a thread for each of the database's readers: where long reads queue, a quick one waits for none of them
+        self._long, self._quick = ThreadPoolExecutor(1, "relay-long-reads"), ThreadPoolExecutor(1, "relay-quick-reads")
         self._tidied, self._behind = 0, False
         self._waiting: dict[tuple[str, str], str] = {}  # keyed calls between their arrival and their commit -> hash of the request
 
@@ -105,7 +109,8 @@ class Desk:
 
     async def read(self, function: Callable[[Book], T], *, quick: bool = False) -> T:
         """`function` on one consistent view. `quick`: for a few rows at most."""
-        return await self._world.offload(partial(self._database.read, partial(self._on_book, function), 0 if not quick else 1))
+        pool, reader = (self._quick, 1) if quick else (self._long, 0)
+        return await asyncio.get_running_loop().run_in_executor(pool, partial(self._database.read, partial(self._on_book, function), reader))
 
     def moment(self) -> int:
         """The time of the commit under way, for the steps in it."""
@@ -123,6 +128,8 @@ class Desk:
 
     async def close(self) -> None:
         await self._commits.finish()
+        for pool in (self._long, self._quick):
+            pool.shutdown(wait=False)
 
     # inside a transaction
 
