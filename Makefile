@@ -54,10 +54,12 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 # money, state and signatures: every branch is taken by a test
-COVERED := money signing lifecycle allocation policy agreement journal
-COVERING := money signing lifecycle protocol_vectors agreement allocation policy journal_blobs journal_buying journal_database journal_selling flows
+COVERED := $(addprefix tradeskill.,money signing lifecycle allocation policy agreement journal) \
+  $(addprefix tradeskill_plugins.,market.book market.offers market.entries market.signed relay.signed_http relay.rawjson relay.packing)
+COVERING := money signing lifecycle protocol_vectors agreement allocation policy journal_blobs journal_buying journal_database journal_selling flows \
+  market_contract market_embedded market_book relay_signed_http relay_rawjson relay_packing
 coverage: $(VENV)/.dev
-	$(BIN)/python -m pytest -q $(COVERED:%=--cov=tradeskill.%) --cov-branch --cov-fail-under=100 --cov-report=term-missing:skip-covered \
+	$(BIN)/python -m pytest -q $(COVERED:%=--cov=%) --cov-branch --cov-fail-under=100 --cov-report=term-missing:skip-covered \
 	  $(COVERING:%=tests/test_%.py)
 	@rm -f .coverage
 

@@ -135,6 +135,25 @@ def test_documents_that_say_too_little_or_contradict_their_signer_are_refused() 
         signed.delivery_entry(Delivery(replace(result, data="x")), SELLER.key, "j")  # type: ignore[arg-type]  # what is tried
 
 
+def test_a_result_may_lie_elsewhere_and_a_receipt_may_be_missing(db: Any) -> None:
+    book = Book(db)
+    fence = running(book)
+    assert book.deliver(SELLER.key, "j1", DeliveryEntry(sha256="1" * 64, papers={"url": "https://a/b"}), fence, NOW)["result_size"] is None
+    assert book.result("j1") is None
+    assert signed.delivery_entry(Delivery(Result(b"x", "text/plain")), SELLER.key, "j1").papers == {}
+
+
+def test_offers_are_found_by_their_pricing_and_each_change_of_one_is_counted(db: Any) -> None:
+    book = Book(db)
+    for n, mode in enumerate(("fixed", "quote", "fixed")):
+        book.publish(OfferEntry(f"o{n}", SELLER.key, "t", "d", (), mode, "5" if mode == "fixed" else None, None, None), NOW)  # type: ignore[arg-type]  # mode
+    assert [row["offer_id"] for row in book.search(rules.Search(pricing_mode="fixed"))] == ["o2", "o0"]
+    before = book.offers_version()
+    book.withdraw(SELLER.key, "o0", NOW)
+    assert book.offers_version() == before + 1
+    assert [row["offer_id"] for row in book.rows("SELECT offer_id FROM offers WHERE active = ?", (0,))] == ["o0"]
+
+
 def test_a_document_for_another_network_does_not_enter(db: Any) -> None:
     with pytest.raises(NetworkMismatchError):
         Book(db).publish(OfferEntry("o", SELLER.key, "t", "d", (), "quote", None, "{}", "test"), NOW)

@@ -342,6 +342,11 @@ def test_an_offer_that_does_not_fit_is_refused_naming_the_sizes(changes: dict[st
         packing.pack_offer(an_offer(**changes))
 
 
+def test_an_offer_without_its_words_is_refused() -> None:
+    with pytest.raises(UsageError, match="title"):
+        packing.pack_offer(SELLER.sign("offer", {"description": "d", "tags": []}))
+
+
 def _with_blob(data: bytes) -> dict[str, Json]:
     text = base64.urlsafe_b64encode(data).decode().rstrip("=")
     return as_offer({"title": "x", "description": f"x\n\n[tso1.{text}]", "tags": ["tradeskill"], "pricing_mode": "quote", "fixed_price_raw": None})
