@@ -64,7 +64,7 @@ def test_too_little_until_the_end_goes_back_to_the_signed_address() -> None:
             assert rig.money(job) == [("refunded", DUE - 1)]
             assert rig.ledger.received(rig.refund_address) == DUE - 1
             assert rig.machine.started == {}
-            await rig.until(lambda: rig.store.read(lambda book: book.get(rig.seller_identity.key, job.job_id)).state == "failed")
+            await rig.until(lambda: rig.store.read(lambda book: book.get(rig.seller_identity.key, job.job_id))["state"] == "failed")
 
     play(main())
 
