@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from tradeskill.sqlite import GroupCommit
 from tradeskill.world import World
 from tradeskill_plugins.market.book import Statements
+from tradeskill_plugins.market.store import Database
 
-__all__ = ["Commits", "Database"]
+__all__ = ["Commits"]
 
 T = TypeVar("T")
 Step = Callable[[Any], Any]
-
-
-class Database(Protocol):
-    """What a relay asks of SQLite or PostgreSQL; `tradeskill.sqlite.SqliteFile` says what each call promises."""
-
-    @property
-    def alone(self) -> bool: ...
-
-    def read(self, function: Callable[[Any], T], reader: int = 0) -> T: ...
-
-    def run(self, functions: Sequence[Step], before: Callable[[Any], None] = ...) -> list[Any]: ...
-
-    def version(self, reader: int = 0) -> Any: ...
-
-    def listening(self, listener: Callable[[], None]) -> AbstractContextManager[None]: ...
-
-    def close(self) -> None: ...
 
 
 class Commits:

@@ -18,9 +18,10 @@ from tradeskill.sqlite import BATCH
 from tradeskill.world import World
 from tradeskill_plugins.market.book import Book, Statements
 from tradeskill_plugins.market.schema import Dialect
+from tradeskill_plugins.market.store import Database
 from tradeskill_plugins.relay import wire
 from tradeskill_plugins.relay.server import tables
-from tradeskill_plugins.relay.server.commits import Commits, Database
+from tradeskill_plugins.relay.server.commits import Commits
 from tradeskill_plugins.relay.server.rejections import Rejection, rejection_of
 
 __all__ = ["Answer", "Call", "Desk", "Turn"]

@@ -16,10 +16,10 @@ from tradeskill.sqlite import SqliteFile, Transaction, connector
 from tradeskill.world import World
 from tradeskill_plugins.market import schema
 from tradeskill_plugins.market.book import Statements
+from tradeskill_plugins.market.store import Database
 from tradeskill_plugins.relay import wire
 from tradeskill_plugins.relay.server.app import Relay, Serving
 from tradeskill_plugins.relay.server.charging import Charging
-from tradeskill_plugins.relay.server.commits import Database
 from tradeskill_plugins.relay.server.desk import Desk
 from tradeskill_plugins.relay.server.door import DoorSettings, serve
 from tradeskill_plugins.relay.server.events import Hub
