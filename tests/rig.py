@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from tradeskill.model import Invoice, Job, Json, Offer
 from tradeskill.money import Amount
 from tradeskill.seller import Listing, Seller, SellerSettings, Shop
 from tradeskill.signing import Identity
+from tradeskill.sqlite import Connect, memory
 from tradeskill.testing.fake_backend import FakeBackend, FakeMachine, Plan
 from tradeskill.testing.fakes import FakeLedger, FakeWallet, Transfer
 from tradeskill.testing.fakes import _address as fake_address
@@ -32,7 +32,7 @@ SCHEMA: dict[str, Json] = {"type": "object", "required": ["url"], "properties": 
 class Disk:
     """What survives a crash of one profile."""
 
-    connection: sqlite3.Connection = field(default_factory=lambda: sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+    connect: Connect = field(default_factory=memory)
     blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
 
 
@@ -85,7 +85,7 @@ class Rig:
 
     def journal(self, side: str) -> Database:
         disk = self.seller_disk if side == "seller" else self.buyer_disk
-        return Database(lambda: disk.connection, self.world, "dev")
+        return Database(disk.connect, self.world, "dev")
 
     async def open_wallet(self, side: str, **options: object) -> FakeWallet:
         wallet = FakeWallet(self.ledger, self.world, side, **options)  # type: ignore[arg-type]  # passes the fake's own options through

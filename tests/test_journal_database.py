@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from tradeskill.errors import NetworkMismatchError, StateError, StorageError, UnavailableError, UsageError
 from tradeskill.journal import Database, selling
 from tradeskill.journal.schema import LAYOUT
-from tradeskill.sqlite import connector
+from tradeskill.sqlite import connector, memory
 from tradeskill.world import World
 
 
@@ -163,3 +164,23 @@ def test_closing_waits_for_what_is_under_way() -> None:
             journal.read(lambda c: None)
 
     asyncio.run(main())
+
+
+def test_two_journals_on_one_database_in_memory_never_meet_inside_its_connection() -> None:
+    connect, rounds = memory(), 60
+    first = Database(connect, World(), "dev")
+
+    def use(name: str) -> int:
+        async def main() -> int:
+            for number in range(rounds):
+                journal = Database(connect, World(), "dev")
+                with pytest.raises(NetworkMismatchError):
+                    Database(connect, World(), "live")  # what fails to open leaves the others theirs
+                await journal.write(save(f"{name} {number}"))
+            return len(saved(first))
+
+        return asyncio.run(main())
+
+    with ThreadPoolExecutor(4) as threads:
+        seen = list(threads.map(use, "abcd"))
+    assert max(seen) == len(saved(first)) == 4 * rounds

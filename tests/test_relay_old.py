@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -59,8 +58,7 @@ class Trade:
         return made
 
     def journal(self, side: str) -> Database:
-        connection: sqlite3.Connection = self.disks[side].connection
-        return Database(lambda: connection, self.world, "dev")
+        return Database(self.disks[side].connect, self.world, "dev")
 
     def offer(self) -> Offer:
         return read_offer(

@@ -49,9 +49,17 @@ def connector(path: Path, where: str) -> Connect:
     return partial(sqlite3.connect, path, isolation_level=None, check_same_thread=False)
 
 
+class _Shared(sqlite3.Connection):
+    """A connection that several `SqliteFile`s may hold: its lock is everybody's, since a second thread inside one connection ends the process."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.lock = threading.RLock()
+
+
 def memory() -> Connect:
-    """One database in memory, the same connection each time."""
-    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    """One database in memory, the same connection each time; more than one `SqliteFile` may be made on it, for any threads."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, factory=_Shared)
     return lambda: connection
 
 
@@ -68,7 +76,7 @@ class SqliteFile:
         patience: float = PATIENCE,
         prepare: Callable[[Transaction], None] = lambda connection: None,
     ) -> None:
-        """`connect` is called for a writer and each reader and may give the same connection each time, as in memory.
+        """`connect` is called for a writer and each reader and may give the same connection each time, as `memory` does.
 
         Connections must be in autocommit mode and usable from other threads. `prepare` runs in the transaction of the migrations.
         """
@@ -81,9 +89,9 @@ class SqliteFile:
         self._readers = [connect() for _ in range(readers)]
         self._connections = (self._writer, *self._readers)
         self.alone = self._readers[0] is self._writer  # nobody else can write here
-        self._locks = {id(connection): threading.RLock() for connection in self._connections}
+        self._locks = {id(one): one.lock if isinstance(one, _Shared) else threading.RLock() for one in self._connections}
         try:
-            with self._translated():
+            with self._locks[id(self._writer)], self._translated():
                 for connection in self._connections:
                     connection.row_factory = sqlite3.Row
                     connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000 / ATTEMPTS)}")
@@ -91,7 +99,8 @@ class SqliteFile:
                 for connection in () if self.alone else self._readers:
                     connection.execute("PRAGMA query_only = ON")
         except BaseException:
-            self.close()
+            if not isinstance(self._writer, _Shared):  # others may be at work on it
+                self.close()
             raise
 
     def close(self) -> None:
