@@ -287,6 +287,7 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
     "TRADESKILL_HOME": "The profile's folder. Default: `tradeskill` in the user's data folder.",
     "TRADESKILL_PASSWORD_FILE": "A file whose first line is the password of the seed; the same as `--password-file`.",
     "TRADESKILL_NETWORK": "The network that the caller means: dev, test or live. A profile of another network stops with exit code 8.",
+    "TRADESKILL_SKILLS": "The workspace's folder of skills, searched after the profile's own `skills`. Their tools run with the profile's rights.",
     "TRADESKILL_RELAY_DATA": "Where `tradeskill relay serve` keeps everything: a file, or a PostgreSQL DSN; the same as `--data`.",
     "TRADESKILL_OUTPUT": "Set for a job by its backend: the folder for output files.",
     "TRADESKILL_CRASH_AT": "For tests: `before:LABEL` or `after:LABEL` kills the process at that step.",

@@ -40,7 +40,7 @@ class FulfilmentView(TypedDict):
     error: dict[str, str] | None
 
 
-@tool
+@tool(spends=False, repeatable=True)
 async def register_offer(profile: Profile, name: str = "") -> list[dict[str, Any]]:
     """Publish the configured offers (or the one called `name`) on the market. Repeatable; an unchanged offer keeps its version."""
     from tradeskill_skills.buyer.tools import offer_view
@@ -52,7 +52,7 @@ async def register_offer(profile: Profile, name: str = "") -> list[dict[str, Any
     return [dict(offer_view(listing.offer)) for listing in listings.values() if name in ("", listing.name)]
 
 
-@tool
+@tool(reads=True)
 async def list_jobs(profile: Profile, states: list[str] | None = None, limit: int = 50) -> list[FulfilmentView]:
     """The jobs of this seller, with input and payments. Reads only.
 
@@ -64,7 +64,7 @@ async def list_jobs(profile: Profile, states: list[str] | None = None, limit: in
     return [*fresh, *[fulfilment_view(profile, row) for row in rows]][:limit]
 
 
-@tool
+@tool(spends=False, repeatable=True)
 async def quote(profile: Profile, job_id: str) -> FulfilmentView:
     """Check a requested job (signature, offer version, input, capacity) and send a signed quote with a fresh invoice, or decline it with the reason."""
     if not profile.config.offers:
@@ -76,7 +76,7 @@ async def quote(profile: Profile, job_id: str) -> FulfilmentView:
     return fulfilment_view(profile, _row(profile, job_id))
 
 
-@tool
+@tool(spends=True, repeatable=True)
 async def verify_payment(profile: Profile, job_id: str) -> FulfilmentView:
     """Look for final money on the job's invoices, on this profile's own node. Only this makes a job paid."""
     row = _row(profile, job_id)
@@ -87,7 +87,7 @@ async def verify_payment(profile: Profile, job_id: str) -> FulfilmentView:
     return fulfilment_view(profile, _row(profile, job_id))
 
 
-@tool
+@tool(spends=False, repeatable=True)
 async def lock(profile: Profile, job_id: str) -> FulfilmentView:
     """Take the lease on a paid job under a new fence, before working on it. Refused while it is unpaid or another worker holds it."""
     row = _row(profile, job_id)
@@ -99,7 +99,7 @@ async def lock(profile: Profile, job_id: str) -> FulfilmentView:
     return fulfilment_view(profile, leased)
 
 
-@tool
+@tool(spends=False, repeatable=True)
 async def deliver(profile: Profile, job_id: str, text: str | None = None, file: str | None = None, media_type: str = "") -> FulfilmentView:
     """Deliver a result made by hand (`text`, or the bytes of `file`) with a signed receipt. Refused unless the job is paid and locked."""
     if (text is None) == (file is None):
@@ -122,7 +122,7 @@ async def deliver(profile: Profile, job_id: str, text: str | None = None, file: 
     return fulfilment_view(profile, _row(profile, job_id))
 
 
-@tool
+@tool(repeatable=True, slow=True)
 async def sell(profile: Profile, idle_seconds: float | None = None, drain: bool = False) -> dict[str, int]:
     """Run the worker: quote, verify, execute and deliver until idle for `idle_seconds` (or, with `drain`, until nothing paid is left)."""
     if idle_seconds is None and not drain:

@@ -29,8 +29,8 @@ COMMANDS: Final[dict[str, str]] = {
     "backup": "tradeskill.faces.cli.home:backup",
     "restore": "tradeskill.faces.cli.home:restore",
     "plugins": "tradeskill.faces.cli.listing:plugins",
-    "skills": "tradeskill.faces.cli.listing:skills",
-    "call": "tradeskill.faces.cli.listing:call",
+    "skills": "tradeskill.faces.cli.skills:skills",
+    "call": "tradeskill.faces.cli.skills:call",
 }
 INTERRUPTED: Final = 130
 _ClickError: Final[type[Any]] = typer.BadParameter.__mro__[2]  # click's base class, in whichever package this typer keeps click

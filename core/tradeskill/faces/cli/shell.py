@@ -136,7 +136,9 @@ def report(error: TradeskillError, as_json: bool) -> int:
     """One line on stderr (and with --json an object on stdout); returns the exit code."""
     say(f"error: {printable(str(error))}")
     if as_json:
-        show({"error": {"code": error.code, "message": str(error), "exit_code": error.exit_code}})
+        from tradeskill.answers import failure_of
+
+        show({"error": failure_of(error)})
     return error.exit_code
 
 
