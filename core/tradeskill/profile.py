@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import uuid
@@ -11,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from tradeskill.asking import AskOwner, nobody_to_ask
 from tradeskill.config import CONFIG_FILE, PluginChoice, ProfileConfig, load_config
 from tradeskill.errors import ConfigError, NetworkMismatchError, NotFoundError, SecretError, StorageError
 from tradeskill.model import Network
@@ -70,6 +72,9 @@ class Profile:
         self._stack = AsyncExitStack()
         self._market: Market | None = None
         self._wallets: dict[str, Wallet] | None = None
+        self._opening = asyncio.Lock()  # calls that share the parts open each of them once
+        self.progress: Callable[[Purchase], None] = lambda purchase: None
+        self.ask_owner: AskOwner = nobody_to_ask
 
     @classmethod
     def load(
@@ -144,13 +149,14 @@ class Profile:
         return PluginContext(folder, self.config.network, self.home / kind / folder, self.world, self.identity, self.password)
 
     async def market(self) -> Market:
-        if self._market is None:
-            choice = self.config.market
-            market = self.plugins.require(choice.plugin, "market").open_market(self._settings(choice), self.context("markets", choice.plugin))
-            await market.open()
-            self._stack.push_async_callback(market.close)
-            self._market = market
-        return self._market
+        async with self._opening:
+            if self._market is None:
+                choice = self.config.market
+                market = self.plugins.require(choice.plugin, "market").open_market(self._settings(choice), self.context("markets", choice.plugin))
+                await market.open()
+                self._stack.push_async_callback(market.close)
+                self._market = market
+            return self._market
 
     def check_market(self) -> None:
         """ConfigError naming the key when the market's plugin refuses what is written for it. Opens nothing."""
@@ -159,17 +165,18 @@ class Profile:
 
     async def wallets(self) -> dict[str, Wallet]:
         """By rail. ConfigError when two wallets of the configuration serve one rail."""
-        if self._wallets is None:
-            wallets: dict[str, Wallet] = {}
-            for choice in self.config.wallets:
-                wallet = self.plugins.require(choice.plugin, "wallet").open_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin))
-                if wallet.rail in wallets:
-                    raise ConfigError(f"{self.config.source}: two wallets serve the rail {wallet.rail!r}: keep one")
-                await wallet.open()
-                self._stack.push_async_callback(wallet.close)
-                wallets[wallet.rail] = wallet
-            self._wallets = wallets
-        return self._wallets
+        async with self._opening:
+            if self._wallets is None:
+                wallets: dict[str, Wallet] = {}
+                for choice in self.config.wallets:
+                    wallet = self.plugins.require(choice.plugin, "wallet").open_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin))
+                    if wallet.rail in wallets:
+                        raise ConfigError(f"{self.config.source}: two wallets serve the rail {wallet.rail!r}: keep one")
+                    await wallet.open()
+                    self._stack.push_async_callback(wallet.close)
+                    wallets[wallet.rail] = wallet
+                self._wallets = wallets
+            return self._wallets
 
     async def wallet(self, rail: str = "") -> Wallet:
         """The wallet of `rail`, or the only one."""
@@ -214,7 +221,8 @@ class Profile:
             in_total = Amount(0, "raw")
         return Caps(per_payment=buyer.cap_per_payment, in_total=in_total)
 
-    async def buyer(self, progress: Callable[[Purchase], None] = lambda purchase: None) -> Buyer:
+    async def buyer(self, progress: Callable[[Purchase], None] | None = None) -> Buyer:
+        """`progress` is told each new state; without one, whoever serves the call is."""
         from tradeskill.buyer import Buyer, BuyerSettings
 
         config = self.config.buyer
@@ -231,7 +239,7 @@ class Profile:
                 missing_receipts=config.receipts == "allow-missing",
             ),
             world=self.world,
-            progress=progress,
+            progress=progress or self.progress,
         )
         self._stack.push_async_callback(buyer.close)
         return buyer

@@ -114,6 +114,10 @@ class Tool:
 
     async def call(self, profile: Profile, arguments: Mapping[str, Json]) -> Any:
         """InputError naming the argument when one is missing, unknown or of the wrong type; otherwise what the tool returns or raises."""
+        return await self.function(profile, **self.check(arguments))
+
+    def check(self, arguments: Mapping[str, Json]) -> dict[str, Any]:
+        """The arguments with the defaults filled in; InputError as `call`."""
         from pydantic import ValidationError
 
         try:
@@ -122,7 +126,7 @@ class Tool:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "arguments"
             raise InputError(f"{self.name}: {where}: {first['msg']}; its arguments are {', '.join(self.parameters) or 'none'}") from error
-        return await self.function(profile, **{name: getattr(checked, name) for name in self.parameters})
+        return {name: getattr(checked, name) for name in self.parameters}
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ COMMANDS: Final[dict[str, str]] = {
     "plugins": "tradeskill.faces.cli.listing:plugins",
     "skills": "tradeskill.faces.cli.skills:skills",
     "call": "tradeskill.faces.cli.skills:call",
+    "mcp": "tradeskill.faces.cli.mcp:mcp",
 }
 INTERRUPTED: Final = 130
 _ClickError: Final[type[Any]] = typer.BadParameter.__mro__[2]  # click's base class, in whichever package this typer keeps click
