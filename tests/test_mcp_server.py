@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mcp_types as types
@@ -16,7 +17,7 @@ from mcp.client.client import Client
 
 from tests.cli_stage import PATIENCE, Home
 from tests.mcp_stage import in_process
-from tradeskill.errors import UnavailableError
+from tradeskill.errors import PolicyError, UnavailableError
 from tradeskill.faces.mcp_profile import SharedProfile
 from tradeskill.faces.mcp_server import ANSWER_BYTES, make_server
 from tradeskill.profile import Profile, create_profile
@@ -43,7 +44,9 @@ async def shout(profile: Profile, size: int) -> dict[str, Any]:
 @tool
 async def approve(profile: Profile, what: str) -> dict[str, bool]:
     """Ask the owner for one thing, then for another."""
-    return {"one": await profile.ask_owner(f"Spend 1 on {what}?"), "two": await profile.ask_owner(f"Spend 2 on {what}?")}
+    if profile.ask_owner is None:
+        raise PolicyError("nobody can be asked")
+    return {name: await profile.ask_owner(SimpleNamespace(text=f"Spend {number} on {what}?")) for number, name in enumerate(("one", "two"), 1)}
 
 
 @tool
@@ -176,12 +179,11 @@ def test_only_a_yes_of_the_owner_is_a_yes_and_each_question_is_asked_once(home: 
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_client_that_cannot_ask_is_refused_with_the_question(home: Path, mode: str) -> None:
+def test_where_the_client_cannot_ask_nobody_is_asked(home: Path, mode: str) -> None:
     async def main() -> None:
         async with odd(home, mode=mode) as client:
             refused = (await client.call_tool("odd_approve", {"what": "tea"})).structured_content["error"]
-            assert (refused["code"], refused["money"]) == ("refused", "not moved")
-            assert "Spend 1 on tea?" in refused["message"]
+            assert (refused["code"], refused["money"]) == ("refused.policy", "not moved")
 
     run(main)
 

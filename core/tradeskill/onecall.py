@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
-from tradeskill.asking import AskOwner
 from tradeskill.profile import Profile
 
 if TYPE_CHECKING:
@@ -19,8 +19,9 @@ _SHARED: Final = frozenset({"identity", "password", "journal", "blobs", "plugins
 class OneCall(Profile):
     """Use it with `async with`, within the life of `whole`. `progress` and `ask_owner` are this call's own."""
 
-    def __init__(self, whole: Profile, progress: Callable[[Purchase], None], ask_owner: AskOwner) -> None:
-        super().__init__(whole.home, whole.config, lambda: whole.password(), whole.world)
+    def __init__(self, whole: Profile, progress: Callable[[Purchase], None], ask_owner: Callable[[Any], Awaitable[bool]] | None) -> None:
+        self.__dict__.update(vars(whole))
+        self._stack = AsyncExitStack()
         self._whole, self.progress, self.ask_owner = whole, progress, ask_owner
 
     def __getattribute__(self, name: str) -> Any:

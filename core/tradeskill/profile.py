@@ -6,13 +6,12 @@ import asyncio
 import os
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tradeskill.asking import AskOwner, nobody_to_ask
 from tradeskill.config import CONFIG_FILE, PluginChoice, ProfileConfig, load_config
 from tradeskill.errors import ConfigError, NetworkMismatchError, NotFoundError, SecretError, StorageError
 from tradeskill.model import Network
@@ -65,6 +64,8 @@ class _LockedIdentity(Identity):
 class Profile:
     """A home folder, opened. Parts are opened when first asked for and closed with the profile (`async with`)."""
 
+    ask_owner: Callable[[Any], Awaitable[bool]] | None = None  # who is asked where the policy says so; a face that has somebody to ask sets it
+
     def __init__(self, home: Path, config: ProfileConfig, password: Callable[[], str], world: World) -> None:
         self.home, self.config, self.world = home, config, world
         self._password = password
@@ -74,7 +75,6 @@ class Profile:
         self._wallets: dict[str, Wallet] | None = None
         self._opening = asyncio.Lock()  # calls that share the parts open each of them once
         self.progress: Callable[[Purchase], None] = lambda purchase: None
-        self.ask_owner: AskOwner = nobody_to_ask
 
     @classmethod
     def load(

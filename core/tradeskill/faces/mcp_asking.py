@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import mcp_types as types
 from mcp.server import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import is_version_at_least
 
-from tradeskill.asking import nobody_to_ask
+from tradeskill.errors import PolicyError
 
-__all__ = ["Asker", "OwnerWanted"]
+__all__ = ["Asker", "OwnerWanted", "Question"]
 
 INPUT_REQUIRED: Final = "2026-07-28"  # from this protocol on a question ends the call, which the client repeats with the answer
 _FORM: Final[dict[str, Any]] = {
@@ -21,6 +21,13 @@ _FORM: Final[dict[str, Any]] = {
     "properties": {"approve": {"type": "boolean", "title": "Approve", "description": "Yes, do it and spend what is asked."}},
     "required": ["approve"],
 }
+
+
+class Question(Protocol):
+    """What is asked: the same text whenever the same thing is asked."""
+
+    @property
+    def text(self) -> str: ...
 
 
 class OwnerWanted(Exception):  # noqa: N818  # no error: the call goes on when it is repeated with the answer
@@ -44,22 +51,23 @@ class Asker:
         for key, response in (params.input_responses or {}).items():
             self._answers[key] = isinstance(response, types.ElicitResult) and _is_yes(response)
 
-    async def ask(self, question: str) -> bool:
-        """True for a yes. RefusedError where the client cannot ask its user."""
-        session = self._context.session
-        capabilities = session.client_capabilities
+    @property
+    def can_ask(self) -> bool:
+        capabilities = self._context.session.client_capabilities
         elicitation = None if capabilities is None else capabilities.elicitation
-        if elicitation is None or (elicitation.form is None and elicitation.url is not None):
-            return await nobody_to_ask(question)
-        key = f"owner-{hashlib.sha256(question.encode()).hexdigest()[:32]}"
+        return elicitation is not None and (elicitation.form is not None or elicitation.url is None)
+
+    async def ask(self, question: Question) -> bool:
+        """True for a yes. PolicyError where the client says that it can ask its user, and then cannot."""
+        key = f"owner-{hashlib.sha256(question.text.encode()).hexdigest()[:32]}"
         if is_version_at_least(self._context.protocol_version, INPUT_REQUIRED):
             if key not in self._answers:
-                raise OwnerWanted(key, question, self._answers)
+                raise OwnerWanted(key, question.text, self._answers)
             return self._answers[key]
         try:
-            return _is_yes(await session.elicit_form(question, _FORM, self._context.request_id))
-        except MCPError:
-            return await nobody_to_ask(question)
+            return _is_yes(await self._context.session.elicit_form(question.text, _FORM, self._context.request_id))
+        except MCPError as error:
+            raise PolicyError(f"the owner has to approve this and could not be asked: {question.text}", money="not moved") from error
 
 
 def _is_yes(result: types.ElicitResult) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from tradeskill.config import CONFIG_FILE
 
 if TYPE_CHECKING:
-    from tradeskill.asking import AskOwner
     from tradeskill.journal import Purchase
     from tradeskill.profile import Profile
 
@@ -33,7 +32,7 @@ class SharedProfile:
         self._turn = asyncio.Lock()
 
     @asynccontextmanager
-    async def one_call(self, progress: Callable[[Purchase], None], ask_owner: AskOwner) -> AsyncIterator[Profile]:
+    async def one_call(self, progress: Callable[[Purchase], None], ask_owner: Callable[[Any], Awaitable[bool]] | None) -> AsyncIterator[Profile]:
         from tradeskill.onecall import OneCall
 
         opened = await self._current()

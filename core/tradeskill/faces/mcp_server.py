@@ -102,7 +102,7 @@ class _Desk:
         states: asyncio.Queue[Purchase | None] = asyncio.Queue()
         teller = asyncio.create_task(_tell(states, context))
         try:
-            async with self._shared.one_call(states.put_nowait, asker.ask) as profile:
+            async with self._shared.one_call(states.put_nowait, asker.ask if asker.can_ask else None) as profile:
                 answer = await tool.call(profile, arguments)
         finally:
             states.put_nowait(None)
