@@ -44,7 +44,7 @@ async def over_stdio(home: Home, **options: Any) -> AsyncIterator[Client]:
 
 @contextlib.contextmanager
 def http_server(home: Home) -> Iterator[dict[str, str]]:
-    """`tradeskill mcp --http` as a process of its own: its url and where its token is."""
+    """`tradeskill mcp --http` as a process of its own: its url and its token."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tradeskill", "mcp", "--http", "--port", "0", "--json"],
         env={**os.environ, **home.environment},
@@ -55,7 +55,8 @@ def http_server(home: Home) -> Iterator[dict[str, str]]:
     )
     assert process.stdout is not None
     try:
-        yield json.loads(process.stdout.readline())
+        ready = json.loads(process.stdout.readline())
+        yield {**ready, "token": Path(ready["token_file"]).read_text().strip()}
     finally:
         process.kill()
         process.wait(PATIENCE)

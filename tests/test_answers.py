@@ -25,11 +25,11 @@ def test_every_error_says_whether_money_moved_and_what_to_do(kind: type[errors.T
 def test_unknown_is_never_rounded_to_not_moved_where_the_call_could_spend() -> None:
     for kind in (errors.UnavailableError, errors.UnknownOutcomeError, errors.StorageError, errors.StateError, errors.RefusedError):
         assert failure_of(kind("x"))["money"] == "unknown"
-        assert failure_of(kind("x"), spends=False)["money"] == "not moved"
+        assert failure_of(kind("x", money="not moved"))["money"] == "not moved"
 
 
 def test_what_the_error_knows_of_its_purchase_comes_first() -> None:
-    told = failure_of(errors.UnavailableError("x", money="spent", next="wait"), spends=False)
+    told = failure_of(errors.UnavailableError("x", money="spent", next="wait"))
     assert (told["money"], told["next"]) == ("spent", "wait")
     assert failure_of(errors.UsageError("x", money="a lie", next=5))["money"] == "not moved"
 

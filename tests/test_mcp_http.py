@@ -28,7 +28,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
     """The url and the token of a server in a folder without a profile."""
     home = tmp_path_factory.mktemp("http") / "home"
     with http_server(Home(home, {"TRADESKILL_HOME": str(home)})) as ready:
-        yield ready["url"], (home / TOKEN_FILE).read_text().strip()
+        yield ready["url"], ready["token"]
 
 
 def status(url: str, **headers: str) -> int:

@@ -56,10 +56,10 @@ _NEXT: Final[dict[type[TradeskillError], str]] = {
 _BEFORE_ANYTHING: Final = (UsageError, NotFoundError, PluginError, SecretError, NetworkMismatchError, PolicyError)
 
 
-def failure_of(error: TradeskillError, *, spends: bool = True) -> Failure:
-    """`spends`: whether the call could have moved money at all. An error that knows the purchase says more, in its details `money` and `next`."""
+def failure_of(error: TradeskillError) -> Failure:
+    """Whoever knows the tool or the purchase has written what it knows into the error's details `money` and `next`; else it goes by the class."""
     told = error.details.get("money")
-    money: Money = "not moved" if not spends or isinstance(error, _BEFORE_ANYTHING) else "unknown"
+    money: Money = "not moved" if isinstance(error, _BEFORE_ANYTHING) else "unknown"
     for known in ("not moved", "reserved", "spent", "returned"):
         if told == known:
             money = known

@@ -111,7 +111,10 @@ class Buyer:
 
     def intent_of(self, offer: Offer, input_value: Json, label: str = "") -> str:
         """What makes two wishes the same: buyer, offer, canonical input and label. The same intent is one purchase, for ever."""
-        return digest(b"\n".join([self._identity.key.encode(), offer.offer_id.encode(), canonical(input_value), label.encode()]))
+        return self._intent(offer.offer_id, input_value, label)
+
+    def _intent(self, offer_id: str, input_value: Json, label: str) -> str:
+        return digest(b"\n".join([self._identity.key.encode(), offer_id.encode(), canonical(input_value), label.encode()]))
 
     async def intend(self, offer: Offer, input_value: Json, *, cap: Amount | None = None, label: str = "") -> Purchase:
         """Write down what is wanted, with its signed request. The same intent again returns the purchase it already has."""
@@ -174,6 +177,20 @@ class Buyer:
                 log.warning("purchase %s is %s: %s; trying again in %.1f s", purchase_id, purchase.state, error, delay)
             await self._world.sleep(delay)
             delay = min(delay * 2, LAST_DELAY)
+
+    def known(self, offer_id: str, input_value: Json, label: str = "") -> Purchase | None:
+        """The purchase that this intent already has, asked of nobody but the journal."""
+        intent = self._intent(offer_id, input_value, label)
+        return self._journal.read(lambda c: buying.find_by_intent(c, intent))
+
+    async def look(self, purchase_id: str) -> Purchase:
+        """What became of a purchase that was paid: one question, no waiting, and nothing is paid. Otherwise the purchase as it stands."""
+        purchase = self._journal.read(lambda c: buying.purchase(c, purchase_id))
+        if purchase.state == "failed":
+            return await self._move_with(purchase, "refund", policy.release) if await self._refunded(purchase) else purchase
+        if purchase.state == "waiting" and (await self._market.get(purchase.job_id or "")).state in ("delivered", "failed", "canceled", "expired"):
+            return await self.drive(purchase_id, ("failed",))
+        return purchase
 
     def result(self, purchase: Purchase) -> bytes:
         """The verified bytes of a received purchase."""

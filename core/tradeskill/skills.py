@@ -114,7 +114,13 @@ class Tool:
 
     async def call(self, profile: Profile, arguments: Mapping[str, Json]) -> Any:
         """InputError naming the argument when one is missing, unknown or of the wrong type; otherwise what the tool returns or raises."""
-        return await self.function(profile, **self.check(arguments))
+        checked = self.check(arguments)
+        try:
+            return await self.function(profile, **checked)
+        except TradeskillError as error:
+            if not self.traits.spends:
+                error.details.setdefault("money", "not moved")
+            raise
 
     def check(self, arguments: Mapping[str, Json]) -> dict[str, Any]:
         """The arguments with the defaults filled in; InputError as `call`."""

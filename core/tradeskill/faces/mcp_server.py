@@ -83,7 +83,7 @@ class _Desk:
     ) -> types.CallToolResult | types.InputRequiredResult:
         found = self._tools.get(params.name)
         if found is None:
-            return _failed(NotFoundError(f"tool {params.name!r:.80}: there are {', '.join(self._tools)}"), spends=False)
+            return _failed(NotFoundError(f"tool {params.name!r:.80}: there are {', '.join(self._tools)}"))
         tool = found[1]
         asker = Asker(context, params)
         try:
@@ -91,11 +91,11 @@ class _Desk:
         except OwnerWanted as wanted:
             return wanted.as_result()
         except TradeskillError as error:
-            return _failed(error, spends=tool.traits.spends)
+            return _failed(error)
         except Exception as error:
             log.exception("tool %s", params.name)  # its words may hold anything; they go to the owner's log only
-            unknown = TradeskillError(f"{params.name} failed inside with {type(error).__name__}; the server's log has the details")
-            return _failed(unknown, spends=tool.traits.spends)
+            words = f"{params.name} failed inside with {type(error).__name__}; the server's log has the details"
+            return _failed(TradeskillError(words, money="unknown" if tool.traits.spends else "not moved"))
 
     async def _run(self, tool: Tool, arguments: dict[str, Any], asker: Asker, context: ServerRequestContext[Any]) -> types.CallToolResult:
         tool.check(arguments)  # before anything is opened
@@ -112,7 +112,8 @@ class _Desk:
     def _answered(self, tool: Tool, answer: Any) -> types.CallToolResult:
         text = json.dumps(answer, ensure_ascii=False)
         if len(text.encode()) > ANSWER_BYTES:
-            raise TradeskillError(_saved(self._shared, tool.name, text), next="ask for less (limit, states, tags), or have the owner read the file")
+            way_out = "ask for less (limit, states, tags), or have the owner read the file"
+            raise TradeskillError(_saved(self._shared, tool.name, text), money="unknown" if tool.traits.spends else "not moved", next=way_out)
         structured = {"result": answer} if wrapped_output(tool)[1] else answer
         return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=structured, _meta={UNTRUSTED: _has_strangers(answer)})
 
@@ -128,8 +129,8 @@ async def _tell(states: asyncio.Queue[Purchase | None], context: ServerRequestCo
             log.info("progress not told: %s", type(error).__name__)
 
 
-def _failed(error: TradeskillError, *, spends: bool) -> types.CallToolResult:
-    failure = failure_of(error, spends=spends)
+def _failed(error: TradeskillError) -> types.CallToolResult:
+    failure = failure_of(error)
     return types.CallToolResult(
         content=[types.TextContent(text=json.dumps({"error": failure}, ensure_ascii=False))],
         structured_content={"error": failure},

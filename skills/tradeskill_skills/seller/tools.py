@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
 from tradeskill.contracts import Limits
+from tradeskill.downloads import FOLDER as DOWNLOADS
 from tradeskill.errors import InputError, NotFoundError, StateError
 from tradeskill.journal import Fulfilment, selling
 from tradeskill.journal.records import read_document
@@ -38,6 +39,7 @@ class FulfilmentView(TypedDict):
     attempt: int
     result_sha256: str | None
     error: dict[str, str] | None
+    untrusted: Literal[True]
 
 
 @tool(spends=False, repeatable=True)
@@ -111,7 +113,7 @@ async def deliver(profile: Profile, job_id: str, text: str | None = None, file: 
         raise StateError(f"job {job_id} is {row.state}: only a paid and locked job can be delivered; use verify_payment, then lock")
     seller = await profile.seller()
     if row.state != "executed":
-        data = text.encode() if text is not None else await profile.world.offload(lambda: _read(file or ""))
+        data = text.encode() if text is not None else await profile.world.offload(lambda: _read(file or "", profile.home))
         _check_result(profile, row, data, media_type)
         held = await seller.executing.lease(job_id)
         if not isinstance(held, Fulfilment):
@@ -169,6 +171,7 @@ def _requested_view(job: Job) -> FulfilmentView:
         "attempt": 0,
         "result_sha256": None,
         "error": None,
+        "untrusted": True,
     }
 
 
@@ -190,6 +193,7 @@ def fulfilment_view(profile: Profile, row: Fulfilment) -> FulfilmentView:
         "attempt": row.attempt,
         "result_sha256": row.result_sha256,
         "error": None if row.error_code is None else {"code": row.error_code, "message": row.error_message or ""},
+        "untrusted": True,
     }
 
 
@@ -197,8 +201,12 @@ def _row(profile: Profile, job_id: str) -> Fulfilment:
     return profile.journal.read(lambda c: selling.fulfilment(c, job_id))
 
 
-def _read(name: str) -> bytes:
+def _read(name: str, home: Path) -> bytes:
+    """InputError for the profile's own files (keys, journal): whoever talks a model into delivering one gets nothing. What was downloaded may go."""
+    path = Path(name).resolve()
+    if path.is_relative_to(home.resolve()) and not path.is_relative_to((home / DOWNLOADS).resolve()):
+        raise InputError(f"file {name} belongs to the profile itself and is never delivered")
     try:
-        return Path(name).read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f"file {name} cannot be read: {error.strerror}") from error

@@ -120,7 +120,7 @@ async def _hire(profile: Profile, name: str, input_text: str, maximum: str, labe
     if output is not None:
         _save(buyer.result(purchase), purchase.result_type or "", purchase.job_id or purchase.purchase_id, output)
     if as_json:
-        show({**view, "result": await tools.result(profile, purchase.purchase_id, wait=False)})
+        show({**view, "result": await tools.result(profile, purchase.purchase_id, wait=False, limit=sys.maxsize)})
     elif output is None:
         _write_result(buyer.result(purchase), purchase)
     return 0
