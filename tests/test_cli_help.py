@@ -63,7 +63,7 @@ def test_the_tree_is_the_one_that_is_promised() -> None:
         *(f"tradeskill identity {name}" for name in ("show", "export", "pin")),
         *(f"tradeskill review {name}" for name in ("list", "show", "refund", "run", "keep")),
         *(f"tradeskill receipt {name}" for name in ("show", "verify")),
-        *(f"tradeskill skills {name}" for name in ("schema",)),
+        *(f"tradeskill skills {name}" for name in ("schema", "export", "validate", "new")),
         "tradeskill devnet fund",
         "tradeskill relay serve",
     }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tradeskill.model import Json
     from tradeskill.profile import Profile
 
-__all__ = ["Skill", "SkillFolders", "Tool", "Traits", "call_tool", "find_skill", "find_skills", "read_frontmatter", "tool"]
+__all__ = ["Skill", "SkillFolders", "Tool", "Traits", "call_tool", "find_skill", "find_skills", "read_folder", "read_frontmatter", "tool"]
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 _MCP_NAME = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
@@ -187,7 +187,7 @@ def find_skills(plugins: Plugins | None = None, folders: SkillFolders | None = N
     for folder in folders or ():
         taken = next((skill for skill in found if skill.name == folder.name), None)
         if taken is None:
-            found.append(_listed(folder.name, partial(_read_folder, folder, names), folder))
+            found.append(_listed(folder.name, partial(read_folder, folder, names), folder))
         else:
             found.append(Skill(folder.name, "", folder, reason=f"the name {folder.name} is taken by {taken.folder}: rename this one"))
     return sorted(found, key=lambda skill: skill.name)
@@ -200,7 +200,7 @@ def find_skill(name: str, plugins: Plugins, folders: SkillFolders | None = None)
     except NotFoundError:
         for folder in folders or ():
             if folder.name == name:
-                return _read_folder(folder, None)
+                return read_folder(folder)
         raise
     return _read(name, module, None)
 
@@ -237,8 +237,8 @@ def _read(name: str, module_name: str, plugins: Iterable[str] | None) -> Skill:
     return _made(name, Path(module.__file__ or "").parent, lambda: module, plugins, module_name)
 
 
-def _read_folder(folder: Path, plugins: Iterable[str] | None) -> Skill:
-    """A skill that is a folder and no package: its tools are in `tools.py` beside SKILL.md."""
+def read_folder(folder: Path, plugins: Iterable[str] | None = None) -> Skill:
+    """A skill that is a folder and no package: its tools are in `tools.py` beside SKILL.md. PluginError with the reason when it cannot run."""
     name = folder.name
 
     def load() -> ModuleType:
