@@ -55,7 +55,7 @@ types: $(VENV)/.dev
 
 # money, state and signatures: every branch is taken by a test
 COVERED := money signing lifecycle allocation policy agreement journal
-COVERING := money signing lifecycle protocol_vectors agreement allocation policy journal_blobs journal_buying journal_database journal_selling flows
+COVERING := money signing lifecycle protocol_vectors agreement allocation policy policy_rules policy_windows policy_model policy_owner policy_by_hand journal_blobs journal_buying journal_database journal_selling flows
 coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -q $(COVERED:%=--cov=tradeskill.%) --cov-branch --cov-fail-under=100 --cov-report=term-missing:skip-covered \
 	  $(COVERING:%=tests/test_%.py)

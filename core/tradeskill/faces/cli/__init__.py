@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, str]] = {
     "job": "tradeskill.faces.cli.buying:job",
     "receipt": "tradeskill.faces.cli.buying:receipt",
     "earnings": "tradeskill.faces.cli.selling:earnings",
+    "policy": "tradeskill.faces.cli.policy:policy",
     "review": "tradeskill.faces.cli.selling:review",
     "identity": "tradeskill.faces.cli.home:identity",
     "backup": "tradeskill.faces.cli.home:backup",
