@@ -16,6 +16,7 @@ EVERY = [getattr(errors, name) for name in errors.__all__]
 
 @pytest.mark.parametrize("kind", EVERY)
 def test_every_error_says_whether_money_moved_and_what_to_do(kind: type[errors.TradeskillError]) -> None:
+    """S36: money and next."""
     told = failure_of(kind("words"))
     assert (told["code"], told["message"], told["exit_code"]) == (kind.code, "words", kind.exit_code)
     assert told["money"] in ("not moved", "unknown")
@@ -23,6 +24,7 @@ def test_every_error_says_whether_money_moved_and_what_to_do(kind: type[errors.T
 
 
 def test_unknown_is_never_rounded_to_not_moved_where_the_call_could_spend() -> None:
+    """S37: unknown."""
     for kind in (errors.UnavailableError, errors.UnknownOutcomeError, errors.StorageError, errors.StateError, errors.RefusedError):
         assert failure_of(kind("x"))["money"] == "unknown"
         assert failure_of(kind("x", money="not moved"))["money"] == "not moved"

@@ -55,6 +55,7 @@ def ended(process: subprocess.Popen[str]) -> list[list[str]]:
 
 
 def test_a_hundred_identical_calls_at_once_from_four_processes_that_are_killed_on_the_way_pay_once(shop: Shop) -> None:
+    """S41: crowds and kills."""
     before, done, wish = shop.balance(), shop.delivered(), shop.wish("a hundred at once")
     for step in ("after:buyer.quote-verified", "after:buyer.reserved", "after:pay.block-stored"):  # each dies there by kill -9, the next goes on
         doomed = started(shop, wish, 3, TRADESKILL_CRASH_AT=step)
@@ -76,6 +77,7 @@ def test_a_hundred_identical_calls_at_once_from_four_processes_that_are_killed_o
 
 
 def test_fifty_retries_return_the_old_result_and_name_the_argument_that_buys_anew(shop: Shop) -> None:
+    """S40: repeats."""
     before, wish = shop.balance(), shop.wish("fifty times")
     first = shop.buyer.run("call", "buyer.hire", json.dumps(wish)).ok().json
     assert (first["repeated"], first["result"]["text"]) == (False, "FIFTY TIMES\n")

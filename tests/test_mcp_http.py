@@ -45,6 +45,7 @@ def test_a_client_with_the_token_lists_the_tools(started: tuple[str, str]) -> No
 
 @pytest.mark.parametrize("given", ["", "Bearer", "Bearer ", "Bearer wrong", "Basic {token}", "bearer {token}x", "Bearer {token} ", "{token}"])
 def test_without_exactly_the_token_nothing_is_answered(started: tuple[str, str], given: str) -> None:
+    """S34: the token."""
     url, token = started
     value = given.format(token=token).rstrip()
     if value == f"Bearer {token}":
@@ -54,6 +55,7 @@ def test_without_exactly_the_token_nothing_is_answered(started: tuple[str, str],
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "127.0.0.1.evil.example:{port}", "localhost.:{port}"])
 def test_a_name_that_was_bent_to_this_address_is_refused_even_with_the_token(started: tuple[str, str], host: str) -> None:
+    """S35: rebinding."""
     url, token = started
     port = httpx.URL(url).port
     assert status(url, Authorization=f"Bearer {token}", Host=host.format(port=port)) == 421

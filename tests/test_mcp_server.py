@@ -75,6 +75,7 @@ def odd(home: Path, **options: Any) -> Client:
 
 
 def test_without_a_profile_every_tool_is_listed_and_says_what_is_missing(tmp_path: Path) -> None:
+    """S29: no profile."""
     home = Home(tmp_path / "nobody", {"TRADESKILL_PASSWORD_FILE": "/dev/null"})
 
     async def main() -> None:
@@ -122,6 +123,7 @@ def test_wrong_calls_are_answered_and_end_nothing(home: Path) -> None:
 
 
 def test_what_fails_inside_tells_the_model_nothing_of_its_words(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """S38: no secrets."""
     async def main() -> None:
         async with odd(home) as client:
             answer = await client.call_tool("odd_burst", {})
@@ -135,6 +137,7 @@ def test_what_fails_inside_tells_the_model_nothing_of_its_words(home: Path, capl
 
 
 def test_an_answer_is_marked_where_strangers_wrote_in_it_and_saved_where_it_is_too_long(home: Path) -> None:
+    """S43: answers."""
     async def main() -> None:
         async with odd(home) as client:
             short = await client.call_tool("odd_shout", {"size": 10})
@@ -163,6 +166,7 @@ def test_an_answer_is_marked_where_strangers_wrote_in_it_and_saved_where_it_is_t
     ],
 )
 def test_only_a_yes_of_the_owner_is_a_yes_and_each_question_is_asked_once(home: Path, mode: str, answer: types.ElicitResult, said: bool) -> None:
+    """S32: the owner."""
     asked: list[str] = []
 
     async def owner(context: Any, params: Any) -> types.ElicitResult:
@@ -180,6 +184,7 @@ def test_only_a_yes_of_the_owner_is_a_yes_and_each_question_is_asked_once(home: 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_where_the_client_cannot_ask_nobody_is_asked(home: Path, mode: str) -> None:
+    """S33: no elicitation."""
     async def main() -> None:
         async with odd(home, mode=mode) as client:
             refused = (await client.call_tool("odd_approve", {"what": "tea"})).structured_content["error"]

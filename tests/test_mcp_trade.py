@@ -85,6 +85,7 @@ def balance(home: Home) -> int:
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 @pytest.mark.parametrize("transport", ["memory", "stdio", "http"])
 def test_an_agent_hires_and_reads_the_result_with_progress_on_the_way(fair: Fair, transport: str, mode: str) -> None:
+    """S31: progress."""
     told: list[str] = []
 
     async def progress(number: float, total: float | None, message: str | None) -> None:
@@ -110,6 +111,7 @@ def test_an_agent_hires_and_reads_the_result_with_progress_on_the_way(fair: Fair
 
 
 def test_a_long_job_is_started_looked_at_and_fetched(fair: Fair) -> None:
+    """S39: start, status, result."""
     async def main(client: Client) -> None:
         started = (await client.call_tool("buyer_hire", fair.hires("in the background", wait=False))).structured_content
         assert (started["money"], started["state"] in ("waiting", "received")) == ("spent", True)
@@ -126,6 +128,7 @@ def test_a_long_job_is_started_looked_at_and_fetched(fair: Fair) -> None:
 
 
 def test_a_result_that_is_too_long_is_shown_in_part_and_whole_in_a_file_of_the_profile(fair: Fair) -> None:
+    """S42: results."""
     async def main(client: Client) -> None:
         found = (await client.call_tool("buyer_hire", fair.hires("ü", "endless"))).structured_content["result"]
         assert (found["size"], found["truncated"], found["untrusted"]) == (2 * LONG + 1, True, True)
@@ -199,6 +202,7 @@ def table(fair: Fair, bought: dict[str, Any]) -> dict[str, tuple[Home, list[dict
 
 
 def test_every_tool_answers_the_same_over_mcp_and_on_the_command_line(fair: Fair) -> None:
+    """S30: two faces."""
     bought = fair.buyer.run("call", "buyer.hire", json.dumps(fair.hires("the same either way"))).ok().json
     calls = table(fair, bought)
     assert set(calls) == {f"{skill.name}.{tool.name}" for skill in find_skills() if skill.name in ("buyer", "seller") for tool in skill.tools}

@@ -11,6 +11,7 @@ from tradeskill_skills.seller.tools import _read
 
 
 def test_the_profile_s_own_files_are_never_delivered_and_downloads_are(tmp_path: Path) -> None:
+    """S44: own files."""
     home = tmp_path / "home"
     (home / "downloads").mkdir(parents=True)
     for name in ("identity.json", "journal.db", "downloads/result"):

@@ -40,6 +40,7 @@ def script(folder: Path, home: Home, *arguments: str, stdin: str = "") -> subpro
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_exported_folder_keeps_the_strict_rules_and_is_gated_by_the_command_it_needs(tmp_path: Path, home: Home, form: Format) -> None:
+    """S50: export."""
     folders = [Path(name) for name in home.json("skills", "export", "--to", str(tmp_path / "out"), "--format", form)]
     assert {folder.name for folder in folders} == {"buyer", "seller"}
     for folder in folders:
@@ -58,6 +59,7 @@ def test_every_exported_folder_keeps_the_strict_rules_and_is_gated_by_the_comman
 
 
 def test_the_exported_script_calls_the_tool_and_hands_on_answer_and_exit_code(tmp_path: Path, home: Home) -> None:
+    """S51: scripts."""
     (folder,) = [Path(name) for name in home.json("skills", "export", "buyer", "--to", str(tmp_path / "with space"))]
     for arguments, stdin in ((("search",), ""), (("search", '{"limit": 1}'), ""), (("search", "-"), "{}")):
         done = script(folder, home, *arguments, stdin=stdin)
@@ -68,6 +70,7 @@ def test_the_exported_script_calls_the_tool_and_hands_on_answer_and_exit_code(tm
 
 
 def test_a_new_skill_validates_runs_everywhere_and_its_test_passes(tmp_path: Path, home: Home) -> None:
+    """S52: new."""
     folder = Path(home.json("skills", "new", "tide-table")["folder"])
     assert folder == home.path / "skills" / "tide-table"
     home.run("skills", "validate", str(folder)).ok()

@@ -67,6 +67,7 @@ def test_a_good_folder_has_nothing_wrong(tmp_path: Path) -> None:
     ],
 )
 def test_each_thing_that_the_format_forbids_is_named(tmp_path: Path, content: str, words: str) -> None:
+    """S48: strict rules."""
     (tmp_path / "more.md").touch()
     (wrong,) = check_folder(folder_with(tmp_path, content))
     assert words in wrong
@@ -82,6 +83,7 @@ def test_a_folder_without_a_readable_description_is_told_so(tmp_path: Path) -> N
 
 
 def test_openclaw_takes_more_keys_and_a_nested_block_and_agentskills_neither(tmp_path: Path) -> None:
+    """S49: openclaw."""
     nested = text(homepage="https://example.org", metadata={"openclaw": {"requires": {"bins": ["sh"]}}})
     folder = folder_with(tmp_path, nested)
     assert check_folder(folder, "openclaw") == []
@@ -108,6 +110,7 @@ def folders(tmp_path: Path) -> SkillFolders:
 
 
 def test_a_folder_is_a_skill_in_the_user_s_place_before_the_workspace_s_and_never_instead_of_an_installed_one(tmp_path: Path, folders: SkillFolders) -> None:
+    """S45: precedence."""
     folder_with(tmp_path / "home" / "skills", text())
     folder_with(tmp_path / "work", text())
     folder_with(tmp_path / "work", text("only-here"), "only-here")
@@ -127,6 +130,7 @@ def test_a_folder_is_a_skill_in_the_user_s_place_before_the_workspace_s_and_neve
 
 
 def test_the_folder_one_works_in_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S46: no surprise."""
     folder_with(tmp_path / "skills", text())
     monkeypatch.chdir(tmp_path)
     assert "greeter" not in {skill.name for skill in find_skills(folders=SkillFolders.of(tmp_path / "home", {}))}
@@ -144,6 +148,7 @@ def test_the_folder_one_works_in_is_not_searched(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_a_folder_that_cannot_run_is_listed_with_its_reason(tmp_path: Path, folders: SkillFolders, content: str, tools: str, words: str) -> None:
+    """S47: needs."""
     folder_with(tmp_path / "work", content, tools=tools)
     (listed,) = [skill for skill in find_skills(folders=folders) if skill.name == "greeter"]
     assert words in listed.reason

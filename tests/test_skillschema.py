@@ -33,12 +33,14 @@ async def b(profile: Profile) -> str:
 
 
 def test_every_tool_has_a_name_that_hosts_allow() -> None:
+    """S25: names."""
     names = list(shipped())
     assert "buyer_hire" in names
     assert [name for name in names if re.fullmatch(r"[a-z0-9_]{1,64}", name) is None] == []
 
 
 def test_of_two_tools_that_would_share_a_name_neither_is_offered() -> None:
+    """S26: clashes."""
     one = Skill("x", "", Path("x"), (Tool("a_b", a_b),))
     two = Skill("x-a", "", Path("x-a"), (Tool("b", b),))
     assert list(offered_tools([one, two])) == []
@@ -47,6 +49,7 @@ def test_of_two_tools_that_would_share_a_name_neither_is_offered() -> None:
 
 @pytest.mark.parametrize("form", SCHEMA_FORMATS)
 def test_each_dialect_carries_name_description_and_a_closed_schema(form: SchemaFormat) -> None:
+    """S27: three dialects."""
     for name, (_, each) in shipped().items():
         told: Any = described_tool(name, each, form)
         inner = told["function"] if form == "openai" else told
@@ -58,6 +61,7 @@ def test_each_dialect_carries_name_description_and_a_closed_schema(form: SchemaF
 
 
 def test_every_answer_has_a_schema_of_an_object_for_mcp() -> None:
+    """S28: objects."""
     for name, (_, each) in shipped().items():
         schema, wrapped = wrapped_output(each)
         Draft202012Validator.check_schema(schema)
@@ -72,6 +76,7 @@ def test_a_wrapped_schema_still_finds_its_definitions() -> None:
 
 
 def test_the_hints_follow_the_definition_and_are_careful_where_it_is_silent() -> None:
+    """S24: reads, spends, repeatable."""
     hints = {name: tool_annotations(each) for name, (_, each) in shipped().items()}
     assert {name for name, hint in hints.items() if hint["readOnlyHint"]} == {"buyer_search", "buyer_status", "seller_list_jobs"}
     assert {"buyer_hire", "buyer_pay"} <= {name for name, hint in hints.items() if hint["destructiveHint"]}
