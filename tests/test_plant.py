@@ -23,6 +23,8 @@ REQUIRED = {  # by the names this project gave them
     "reservation-released-on-unknown",
     "address-reused",
     "receipt-unchecked",
+    "window-forgotten",
+    "ancestor-not-debited",
 }
 QUICK = (
     "normal-sync",

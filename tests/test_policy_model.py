@@ -37,7 +37,7 @@ class Row:
     offer: str
     chain: tuple[str, ...]
     state: str = "reserved"
-    at: int = 0
+    at: int | None = None  # when it was paid, as far as known
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Model:
         if row.state == "released" or kind == "payment":
             return False
         if kind in SPANS:
-            return row.state == "reserved" or row.at > self.clock - SPANS[kind]
+            return row.at is None or row.at > self.clock - SPANS[kind]
         return kind == "total" or getattr(row, kind) == getattr(new, kind)
 
 
@@ -79,7 +79,7 @@ CAPS = st.dictionaries(
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("reserve"), st.integers(0, 9), st.integers(1, 20), UNITS, st.sampled_from("ab"), st.sampled_from("xy"), st.integers(0, 3)),
-        st.tuples(st.sampled_from(["commit", "release"]), st.integers(0, 9)),
+        st.tuples(st.sampled_from(["paid", "commit", "release"]), st.integers(0, 9)),
         st.tuples(st.just("pass"), st.sampled_from([1, HOUR - 1, HOUR, DAY - 1, DAY, MONTH, -HOUR, -DAY])),
     ),
     max_size=40,
@@ -90,6 +90,11 @@ WIDE: dict[str, int] = {"raw": 60, "sat": 60, "msat": 60}
 
 @given(CAPS, BUDGETS, STEPS)
 @example({"hour": (10, frozenset())}, [WIDE] * 3, [("reserve", 0, 10, "raw", "a", "x", 0), ("commit", 0), ("pass", 1), ("reserve", 1, 1, "raw", "a", "x", 0)])
+@example(
+    {"hour": (10, frozenset())},
+    [WIDE] * 3,
+    [("reserve", 0, 10, "raw", "a", "x", 0), ("paid", 0), ("pass", HOUR), ("reserve", 1, 10, "raw", "a", "x", 0), ("commit", 0), ("commit", 1)],
+)
 @example({}, [{"raw": 10}, {"raw": 10}, {"raw": 10}], [("reserve", 0, 10, "raw", "a", "x", 3), ("reserve", 1, 1, "raw", "a", "x", 1)])
 def test_what_is_reserved_is_what_the_model_allows(
     caps: dict[str, tuple[int, frozenset[str]]], budgets: list[dict[str, int]], steps: list[tuple[Any, ...]]
@@ -134,10 +139,14 @@ def test_what_is_reserved_is_what_the_model_allows(
                         model.rows[name] = row
                 case (act, number):
                     known, name = model.rows.get(f"p{number}"), f"p{number}"
-                    (policy.commit if act == "commit" else policy.release)(connection, name, now)
-                    if known is not None and (known.state == "reserved" or (known.state == "committed" and act == "release")):
-                        model.clock = max(model.clock, now)
-                        known.state, known.at = ("committed" if act == "commit" else "released"), model.clock
+                    {"paid": policy.paid, "commit": policy.commit, "release": policy.release}[act](connection, name, now)
+                    if known is None or known.state == "released" or (known.state == "committed" and act != "release"):
+                        continue
+                    if act == "paid" and known.at is not None:
+                        continue
+                    if act != "commit" or known.at is None:
+                        known.at = model.clock = max(model.clock, now)
+                    known.state = {"paid": "reserved", "commit": "committed", "release": "released"}[act]
         for grant in spending.grants(connection):
             for unit, (most, held) in grant.budgets.items():
                 counted = [row.amount for row in model.rows.values() if grant.grant_id in row.chain and row.unit == unit and row.state != "released"]

@@ -13,6 +13,7 @@ from tradeskill.configvalues import Place
 from tradeskill.errors import ConfigError
 from tradeskill.money import MAX_RAW, Amount
 from tradeskill.policy.rules import Allowed, Ask, Intended, Policy, Refused, Spent, judge, loosened, read_policy
+from tradeskill.strictyaml import parse_yaml
 
 PLACE = Place(Path("policy.yaml"))
 
@@ -62,6 +63,13 @@ def test_what_is_wrong_is_named_with_its_key(content: dict[str, Any], words: lis
         policy(**content)
     assert str(error.value).startswith("policy.yaml: ")
     assert [word for word in words if word not in str(error.value)] == []
+
+
+def test_the_example_of_the_page_is_a_policy() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "policy.md").read_text("utf-8")
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    found = read_policy(parse_yaml(example, "docs/policy.md"), PLACE)
+    assert refused(judge(found, wish(2 * 10**28, tags=("web",)), Spent())) == ("caps.payment", 10**28)
 
 
 # the judgement

@@ -73,6 +73,21 @@ def test_what_may_have_been_paid_leaves_no_window_however_old_it_is(tx: sqlite3.
         reserve(tx, guard, "b", 1, T + 50 * HOUR)
 
 
+def test_what_is_known_to_be_paid_leaves_a_window_in_its_time_while_the_work_goes_on(tx: sqlite3.Connection) -> None:
+    guard = confirmed(tx, caps={"hour": ["10 raw"], "total": ["15 raw"]})
+    reserve(tx, guard, "a")
+    policy.paid(tx, "a", T + 5)
+    policy.paid(tx, "a", T + 6)
+    policy.paid(tx, "nobody", T + 6)
+    with pytest.raises(PolicyError, match="cap per hour"):
+        reserve(tx, guard, "b", 1, T + 4 + HOUR)
+    reserve(tx, guard, "b", 1, T + 5 + HOUR)
+    policy.commit(tx, "a", T + 5 + HOUR)  # its delivery is no second payment
+    with pytest.raises(PolicyError, match="total cap"):
+        reserve(tx, guard, "c", 5, T + 5 + HOUR)
+    reserve(tx, guard, "c", 4, T + 5 + HOUR)
+
+
 def test_a_clock_set_back_frees_nothing(tx: sqlite3.Connection) -> None:
     guard = confirmed(tx, caps={"hour": ["10 raw"]}, expires_at="1970-03-01T00:00:00Z")
     reserve(tx, guard, "a")

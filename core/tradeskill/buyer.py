@@ -349,7 +349,7 @@ class Buyer:
             return
         if proof.state == "unknown":
             raise UnavailableError(f"payment {proof.payment_id} may or may not have been published")
-        await self._move(purchase, "publish", payment_id=proof.payment_id, token=proof.token)
+        await self._move_with(purchase, "publish", policy.paid, payment_id=proof.payment_id, token=proof.token)
 
     async def _submit(self, purchase: Purchase) -> None:
         """Until acknowledged; a job that ended meanwhile leaves the money to the seller's refund."""

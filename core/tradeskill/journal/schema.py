@@ -71,7 +71,7 @@ MIGRATIONS: Final = (
         "ALTER TABLE reservations ADD COLUMN offer TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE reservations ADD COLUMN market TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE reservations ADD COLUMN grant_id TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE reservations ADD COLUMN settled_at INTEGER",  # by the largest clock seen; NULL while it is not known whether the money is gone
+        "ALTER TABLE reservations ADD COLUMN settled_at INTEGER",  # by the largest clock seen: when it was known to be paid; NULL before
         "UPDATE reservations SET job = purchase_id, settled_at = CASE state WHEN 'reserved' THEN NULL ELSE updated_at END",
         """UPDATE reservations SET offer = coalesce((SELECT json_extract(purchases.offer, '$.body.offer_id') FROM purchases
             WHERE purchases.purchase_id = reservations.purchase_id), '')""",

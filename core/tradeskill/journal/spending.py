@@ -36,7 +36,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Spend:
-    """One reservation: reserved -> committed | released; committed -> released (the money came back). `settled_at`: NULL while reserved."""
+    """One reservation: reserved -> committed | released; committed -> released (the money came back).
+
+    `settled_at`: when it was known to be paid, or released; None while nobody knows.
+    """
 
     spend_id: str
     kind: str
@@ -106,9 +109,9 @@ def settle(tx: Transaction, spend_id: str, state: str, now: int) -> None:
 
 
 def within(connection: sqlite3.Connection, since: int) -> dict[str, int]:
-    """By unit: all that is reserved, however old, and what was committed after `since`."""
+    """By unit: all that may or may not be paid, however old, and what was paid after `since`."""
     rows = connection.execute(
-        "SELECT unit, amount FROM reservations WHERE state = 'reserved' OR (state = 'committed' AND settled_at > ?)", (since,)
+        "SELECT unit, amount FROM reservations WHERE (state = 'reserved' AND settled_at IS NULL) OR (state <> 'released' AND settled_at > ?)", (since,)
     ).fetchall()
     return _summed(rows)
 

@@ -30,6 +30,7 @@ __all__ = [
     "commit",
     "frozen_since",
     "lineage",
+    "paid",
     "refusal",
     "release",
     "reserve",
@@ -280,7 +281,14 @@ def commit(tx: Transaction, spend_id: str, now: int) -> None:
     if held is not None and held.state == "reserved":
         spending.change_total(tx, f"reserved:{held.unit}", -held.amount)
         spending.change_total(tx, f"spent:{held.unit}", held.amount)
-        spending.settle(tx, spend_id, "committed", spending.set_clock(tx, now))
+        spending.settle(tx, spend_id, "committed", spending.set_clock(tx, now) if held.settled_at is None else held.settled_at)
+
+
+def paid(tx: Transaction, spend_id: str, now: int) -> None:
+    """The payment is out; what it buys is not there yet. Still reserved, it counts in windows from now on. Repeatable."""
+    held = spending.spend(tx, spend_id)
+    if held is not None and held.state == "reserved" and held.settled_at is None:
+        spending.settle(tx, spend_id, "reserved", spending.set_clock(tx, now))
 
 
 def release(tx: Transaction, spend_id: str, now: int) -> None:

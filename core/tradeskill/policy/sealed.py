@@ -37,7 +37,7 @@ def _hex(length: int) -> Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Seal:
-    """Written by `tradeskill policy`, never by hand. A wrong one makes the policy count as changed since the owner confirmed it."""
+    """Written by `tradeskill policy`, never by hand; checked when the passphrase is given. In between the journal remembers what was confirmed."""
 
     serial: int = setting(v.integer(1, 10**9), "Grows with each confirmation.")
     passes: int = setting(v.integer(1, 16), "What one guess at the passphrase costs (argon2id): passes,")
