@@ -133,6 +133,8 @@ def test_the_same_spend_is_held_once_and_never_for_another_amount(tx: sqlite3.Co
     assert policy.check(tx, wish("send:a"), guard, None, T) is None
     with pytest.raises(StateError, match="another key"):
         reserve(tx, guard, "send:a", 9)
+    with pytest.raises(StateError, match="another key"):
+        reserve(tx, guard, "send:a", seller="somebody else")
     policy.release(tx, "send:a", T)
     reserve(tx, guard, "send:a", 9)
     assert policy.spent_and_reserved(tx, "raw") == (0, 9)

@@ -242,12 +242,12 @@ def check_not_frozen(connection: sqlite3.Connection) -> None:
 def reserve(tx: Transaction, wish: Intended, guard: Guard, this: Amount | None, now: int, *, approved: bool = False) -> None:
     """Hold the amount before anything is signed. PolicyError, and nothing changed, where a rule refuses, or asks and nobody `approved`.
 
-    Repeating it changes nothing; a spend that was released is judged anew. StateError where the same spend is held for another amount.
+    Repeating it changes nothing; a spend that was released is judged anew. StateError where the same spend is held for another amount or seller.
     """
     held = spending.spend(tx, wish.spend_id)
     if held is not None and held.state != "released":
-        if (held.amount, held.unit) != (wish.amount.value, wish.amount.unit):
-            raise StateError(f"{wish.spend_id} is reserved for {Amount(held.amount, held.unit)}, not {wish.amount}: take another key")
+        if (held.amount, held.unit, held.seller) != (wish.amount.value, wish.amount.unit, wish.seller):
+            raise StateError(f"{wish.spend_id} stands for {Amount(held.amount, held.unit)} to {held.seller}: take another key for anything else")
         return
     found, tightened = _judged(tx, wish, guard, this, now)
     if isinstance(found, Refused) or (isinstance(found, Ask) and not approved):

@@ -108,9 +108,11 @@ class Owner:
         return seal(new, serial, word, self._bound, LIGHT if self.network == "dev" else STRONG, self.random_bytes)
 
     def _prove(self, word: str) -> None:
-        """SecretError unless `word` is the passphrase that the last confirmation was sealed with."""
-        text = self.journal.read(lambda c: spending.meta(c, "policy.confirmed"))
-        if text is None or not fits(parse_policy(json.loads(text), Place(self.path)), word, self._bound):
+        """SecretError unless `word` is the passphrase that the last confirmation was sealed with, and what is accepted since is no looser."""
+        text, last = self.journal.read(lambda c: (spending.meta(c, "policy.confirmed"), accepted(c)))
+        confirmed = None if text is None else parse_policy(json.loads(text), Place(self.path))
+        honest = confirmed is not None and last is not None and loosened(confirmed.policy, last.policy) == ()
+        if confirmed is None or not honest or not fits(confirmed, word, self._bound):
             raise SecretError("wrong passphrase, or the confirmed policy in the journal was changed; nothing was changed now")
 
     @property
