@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mcp_types as types
 import pytest
 from mcp.client.client import Client
 
-from tests.cli_stage import PATIENCE, SHOUT, Home, Stage
+from tests.cli_stage import PASSWORD, PATIENCE, SHOUT, Home, Stage
 from tests.mcp_stage import http_server, in_process, over_http, over_stdio
+from tradeskill.profile import IDENTITY_FILE
+from tradeskill.secretfile import read_secret
 from tradeskill.skills import find_skills
 
 LONG = 60_000
@@ -173,6 +176,42 @@ def test_many_calls_at_once_share_one_server_and_identical_ones_share_one_paymen
     assert before - balance(fair.buyer) == 10**27
 
 
+# Asking the owner
+
+
+@pytest.fixture(scope="module")
+def asked(fair: Fair) -> Home:
+    """A buyer whose policy wants its owner to be asked before any payment."""
+    home = fair.stage.funded("mcp-asked")
+    (fair.stage.folder / "asking.yaml").write_text(json.dumps({"ask_above": ["1 raw"]}))
+    word = fair.stage.password_file("the owner's passphrase", "passphrase")
+    home.run("policy", "set", str(fair.stage.folder / "asking.yaml"), "--passphrase-file", str(word)).ok()
+    return home
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+@pytest.mark.parametrize("said", [True, False, None])
+def test_a_payment_that_the_policy_wants_approved_is_made_on_the_owner_s_yes_alone(fair: Fair, asked: Home, mode: str, said: bool | None) -> None:
+    questions: list[str] = []
+
+    async def owner(context: Any, params: Any) -> types.ElicitResult:
+        questions.append(params.message)
+        return types.ElicitResult(action="accept", content={"approve": bool(said)})
+
+    before = balance(asked)
+    options = {} if said is None else {"elicitation_callback": owner}
+
+    async def main() -> Any:
+        async with asyncio.timeout(PATIENCE), in_process(asked, mode=mode, **options) as client:
+            return (await client.call_tool("buyer_hire", fair.hires(f"{mode} {said}"))).structured_content
+
+    answer = asyncio.run(main())
+    assert (answer["state"], answer["money"]) == (("received", "spent") if said else ("abandoned", "not moved"))
+    assert before - balance(asked) == (10**27 if said else 0)
+    assert len(questions) == (0 if said is None else 1)
+    assert all("0.001 XNO" in question and "'Louder'" in question for question in questions)
+
+
 # One table over all tools
 
 
@@ -217,6 +256,10 @@ def test_every_tool_answers_the_same_over_mcp_and_on_the_command_line(fair: Fair
         return answers
 
     over_mcp = asyncio.run(asyncio.wait_for(main(), PATIENCE))
+    everything = json.dumps(over_mcp)
+    for home in (fair.buyer, fair.seller):
+        secret = read_secret(home.path / IDENTITY_FILE, "identity", "dev", PASSWORD)
+        assert [word for word in (PASSWORD, secret.hex(), secret.hex().upper()) if word in everything] == []
     refused = 0
     for name, (home, each) in calls.items():
         options = ["--config", fair.config] if home is fair.seller else []
