@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tradeskill import policy
@@ -88,6 +88,7 @@ BUDGETS = st.lists(st.dictionaries(UNITS, st.integers(0, 60), min_size=1), min_s
 WIDE: dict[str, int] = {"raw": 60, "sat": 60, "msat": 60}
 
 
+@settings(deadline=None)
 @given(CAPS, BUDGETS, STEPS)
 @example({"hour": (10, frozenset())}, [WIDE] * 3, [("reserve", 0, 10, "raw", "a", "x", 0), ("commit", 0), ("pass", 1), ("reserve", 1, 1, "raw", "a", "x", 0)])
 @example(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tradeskill.configvalues import Place
@@ -240,6 +240,7 @@ WISHES = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(CONTENT, CONTENT, WISHES, st.fixed_dictionaries(dict.fromkeys(("seller", "day", "total"), SUMS)), st.integers(0, 3000), st.booleans())
 def test_what_a_tighter_policy_allows_the_old_one_allowed(
     old: dict[str, Any], new: dict[str, Any], intended: Intended, sums: dict[str, dict[str, int]], clock: int, first: bool
