@@ -14,6 +14,7 @@ from tradeskill.contracts import Backend, Market, Task, Wallet
 from tradeskill.journal import Database, Fulfilment, MemoryBlobs, PaymentRow, Purchase, buying, selling
 from tradeskill.model import Invoice, Job, Json, Offer
 from tradeskill.money import Amount
+from tradeskill.policy import AskOwner
 from tradeskill.seller import Listing, Seller, SellerSettings, Shop
 from tradeskill.signing import Identity
 from tradeskill.sqlite import Connect, memory
@@ -119,7 +120,7 @@ class Rig:
     async def seller(self, **parts: object) -> Seller:
         return Seller(await self.shop(**parts))  # type: ignore[arg-type]  # passes parts through
 
-    async def buyer(self, *, wallet: Wallet | None = None, market: Market | None = None, fund: int = 1_000_000) -> Buyer:
+    async def buyer(self, *, wallet: Wallet | None = None, market: Market | None = None, fund: int = 1_000_000, ask_owner: AskOwner | None = None) -> Buyer:
         if wallet is None:
             wallet = await self.open_wallet("buyer")
         if fund:
@@ -133,6 +134,7 @@ class Rig:
             wallets={wallet.rail: wallet},
             settings=self.buyer_settings,
             world=self.world,
+            ask_owner=ask_owner,
         )
 
     async def hire(self, buyer: Buyer, url: str = "http://a/", label: str = "", until: Iterable[str] = ()) -> Purchase:

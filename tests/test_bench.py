@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BENCH = ROOT / "tools" / "bench.py"
-TOGETHER = (("cli", "journal", "work", "ledger"), ("seller",), ("demo",))  # three programs at once: only the shape counts
+TOGETHER = (("cli", "journal", "work", "ledger"), ("seller",), ("demo", "mcp"))  # three programs at once: only the shape counts
 PATIENCE = 120.0
 
 SPREAD = {"median": float, "p95": float, "n": int}
@@ -27,6 +27,7 @@ SHAPE: dict[str, dict[str, Any]] = {
         "version_to_python_pass": float,
         "offers_to_typer_program": float,
     },
+    "mcp": {"what": str, "ours_cpu_ms": float, "bare_cpu_ms": float, "ours_to_bare": float},
     "seller": {
         "what": str,
         "poll_seconds": float,
@@ -65,6 +66,7 @@ RATIOS = {
     ("journal", "grouped_to_fsync"): ("grouped_per_s", "fsync_per_s"),
     ("work", "wallet_to_nanopy"): ("wallet_hashes_per_s", "nanopy_hashes_per_s"),
     ("ledger", "block_info_to_no_op"): ("block_info_per_s", "no_op_per_s"),
+    ("mcp", "ours_to_bare"): ("ours_cpu_ms", "bare_cpu_ms"),
     ("ledger", "process_to_no_op"): ("process_per_s", "no_op_per_s"),
 }
 

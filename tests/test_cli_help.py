@@ -62,7 +62,9 @@ def test_the_tree_is_the_one_that_is_promised() -> None:
         *(f"tradeskill wallet {name}" for name in ("address", "balance", "receive", "send", "sweep", "scan", "backup", "restore")),
         *(f"tradeskill identity {name}" for name in ("show", "export", "pin")),
         *(f"tradeskill review {name}" for name in ("list", "show", "refund", "run", "keep")),
+        *(f"tradeskill policy {name}" for name in ("show", "set", "allow", "deny", "freeze", "unfreeze", "grant", "grants", "revoke", "check")),
         *(f"tradeskill receipt {name}" for name in ("show", "verify")),
+        *(f"tradeskill skills {name}" for name in ("schema", "export", "validate", "new")),
         "tradeskill devnet fund",
         "tradeskill relay serve",
     }

@@ -297,7 +297,8 @@ def test_the_buyer_in_python_prints_its_page(trade: Trade) -> None:
 
 def test_an_agent_sees_the_tools_and_hires_with_them(trade: Trade) -> None:
     said = trade.said["agents"]
-    assert "buyer.hire(offer_id, input, max, label)" in said
+    assert "buyer.hire(offer_id, input, max, label, wait)" in said
+    assert "  received\n# " in said  # what the agent over MCP was told, and got
     hired = json.loads(said.splitlines()[-1])
     assert (hired["state"], hired["money"]) == ("received", "spent")
     assert hired["next"] == "buyer.result"
@@ -310,7 +311,7 @@ def test_a_skill_of_a_third_party_is_called_like_ours(trade: Trade) -> None:
 
 def test_ctrl_c_ends_the_seller_in_good_order(trade: Trade) -> None:
     assert trade.seller_code == 0
-    assert "stopped; jobs: 3 delivered" in trade.said["seller"]
+    assert "stopped; jobs: 4 delivered" in trade.said["seller"]
 
 
 def test_the_same_hire_again_returns_the_same_purchase_and_pays_nothing(trade: Trade) -> None:
@@ -319,7 +320,7 @@ def test_the_same_hire_again_returns_the_same_purchase_and_pays_nothing(trade: T
     again = subprocess.run(["bash", "-euc", elsewhere(line, *trade.ports)], **trade.where(), check=True)  # the seller is not even there any more
     assert "# Reading a rain gauge over a serial line" in again.stdout
     assert json.loads(trade.command("wallet", "balance", "--json").stdout) == before
-    assert before["available_raw"] == str(997 * 10**27)
+    assert before["available_raw"] == str(996 * 10**27)
 
 
 def test_without_yes_and_without_a_terminal_nothing_is_paid(trade: Trade) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +13,14 @@ import pytest
 from tests.rig import PRICE, Rig, at_work
 from tradeskill import policy
 from tradeskill.buyer import Buyer, BuyerSettings
-from tradeskill.errors import InputError, StateError
-from tradeskill.journal import Purchase
+from tradeskill.configvalues import Place
+from tradeskill.errors import InputError, PolicyError, StateError
+from tradeskill.journal import Purchase, spending
 from tradeskill.model import Invoice, Proof
 from tradeskill.money import Amount
-from tradeskill.policy import Caps
+from tradeskill.policy import Caps, Guard, Question
+from tradeskill.policy.owner import freeze, make_grant
+from tradeskill.policy.sealed import parse_policy
 from tradeskill.seller import SellerSettings
 from tradeskill.testing.fake_backend import Plan
 from tradeskill.testing.fakes import FakeWallet
@@ -298,5 +303,91 @@ def test_an_outage_of_the_wallet_hides_no_delivery(moment: Callable[[Rig], objec
             await rig.until(lambda: bool(sends(rig)) and rig.purchases()[0].state == "waiting")
             down["now"] = True
             assert (await asyncio.wait_for(driving, 60.0)).state == "received"
+
+    play(main())
+
+
+# freezing, grants, asking
+
+
+@pytest.mark.parametrize("state", ["reserved", "accepted", "paying"])
+def test_frozen_what_is_reserved_is_not_paid_and_goes_on_afterwards(state: str) -> None:
+    async def main() -> None:
+        rig = Rig()
+        async with at_work(await rig.seller()):
+            purchase = await interrupted(rig, state)
+            journal = rig.journal("buyer")
+            await journal.write(lambda tx: freeze(tx, 1))
+            buyer = await rig.buyer(fund=0)
+            with pytest.raises(PolicyError, match="frozen"):
+                await buyer.drive(purchase.purchase_id)
+            assert sends(rig) == []
+            assert held(rig) == (0, DUE)
+            await journal.write(lambda tx: spending.forget_meta(tx, "spending.frozen"))
+            assert (await buyer.drive(purchase.purchase_id)).state == "received"
+
+    play(main())
+
+
+def test_frozen_what_was_signed_is_still_published() -> None:
+    async def main() -> None:
+        rig = Rig()
+        async with at_work(await rig.seller()):
+            troubles = iter(["unreached"])
+            wallet = await rig.open_wallet("buyer", fault=lambda place: next(troubles, "") if place == "publish" else "")
+            buyer = await rig.buyer(wallet=wallet)
+            purchase = await rig.hire(buyer, until=["paying"])
+            assert (await wallet.pay(wallet_invoice(purchase), purchase.purchase_id)).state == "unknown"
+            await rig.journal("buyer").write(lambda tx: freeze(tx, 1))
+            assert (await buyer.drive(purchase.purchase_id)).state == "received"
+        assert sends(rig) == [DUE]
+
+    play(main())
+
+
+def test_hires_under_a_grant_debit_it_and_what_it_comes_from_and_a_refund_gives_back() -> None:
+    async def main() -> None:
+        plans = iter([Plan(end="failed")])
+        rig = Rig(plan=lambda execution_id, task: next(plans, Plan()))
+        rig.buyer_settings = BuyerSettings(guard=lambda: Guard(grant="child"), poll_seconds=1.0)
+
+        def granted(tx: Any) -> None:
+            make_grant(tx, "root", "", {"raw": 3 * DUE}, None, "", 1)
+            make_grant(tx, "child", "root", {"raw": 2 * DUE}, None, "", 1)
+
+        await rig.journal("buyer").write(granted)
+        async with at_work(await rig.seller()):
+            buyer = await rig.buyer()
+            done = [(await hire(rig, buyer, f"http://{i}/")).state for i in range(4)]
+        assert done == ["refunded", "received", "received", "abandoned"]
+        grants = rig.journal("buyer").read(spending.grants)
+        assert [grant.budgets["raw"] for grant in grants] == [(3 * DUE, 2 * DUE), (2 * DUE, 2 * DUE)]
+
+    play(main())
+
+
+@pytest.mark.parametrize(("answer", "state"), [(True, "received"), (False, "abandoned"), (None, "abandoned")])
+def test_where_the_policy_asks_the_owner_decides(answer: bool | None, state: str) -> None:
+    async def main() -> None:
+        rig = Rig()
+        content = {"ask_above": [f"{DUE - 1} raw"]}
+        file = parse_policy(content, Place(Path("policy.yaml")))
+        seal = {"serial": 1, "passes": 1, "memory_kib": 1024, "lanes": 1, "salt": "00" * 16, "mac": "00" * 32}
+        await rig.journal("buyer").write(lambda tx: spending.set_meta(tx, "policy.accepted", json.dumps({**content, "seal": seal})))
+        rig.buyer_settings = BuyerSettings(guard=lambda: Guard(file=file), poll_seconds=1.0)
+        asked: list[str] = []
+
+        async def ask(question: Question) -> bool:
+            asked.append(question.text)
+            return answer is True
+
+        async with at_work(await rig.seller()):
+            buyer = await rig.buyer(ask_owner=None if answer is None else ask)
+            purchase = await hire(rig, buyer)
+        assert purchase.state == state
+        assert len(asked) == (answer is not None)
+        assert len(sends(rig)) == (answer is True)
+        if answer is not True:
+            assert purchase.error_code == "refused.policy"
 
     play(main())

@@ -94,8 +94,3 @@ def test_a_seller_is_known_once_the_owner_pinned_it_or_something_was_received(tx
     assert (buying.check_pin(tx, "seller"), buying.check_pin(tx, "friend"), buying.check_pin(tx, "nobody")) == (False, True, False)
     tx.execute("UPDATE purchases SET state = 'received'")
     assert buying.check_pin(tx, "seller")
-
-
-def test_totals_start_at_nothing(tx: sqlite3.Connection) -> None:
-    assert buying.total(tx, "spent:raw") == 0
-    assert buying.reservation(tx, "p") is None

@@ -23,6 +23,8 @@ REQUIRED = {  # by the names this project gave them
     "reservation-released-on-unknown",
     "address-reused",
     "receipt-unchecked",
+    "window-forgotten",
+    "ancestor-not-debited",
 }
 QUICK = (
     "normal-sync",
@@ -51,7 +53,7 @@ def test_a_plants_place_stands_once_and_its_tests_exist(plant: Plant) -> None:
 
 @pytest.fixture(scope="module")
 def caught() -> dict[str, str]:
-    same = ("core/tradeskill/policy.py", "    check(tx, amount, caps, this)\n", "    check(tx, amount, caps, this)\n\n")
+    same = ("core/tradeskill/money.py", "    result = sum(values)\n", "    result = sum(values)\n\n")
     honest = catch([Plant("nothing", *same), Plant("nothing-in-tests", *same, ("tests/test_allocation.py",))], schedules=50)
     return honest | catch([plant for plant in PLANTS if plant.name in QUICK], schedules=400)
 
@@ -68,4 +70,4 @@ def test_where_nothing_was_planted_nothing_is_caught(caught: dict[str, str], nam
 
 def test_a_place_that_is_not_there_any_more_stops_the_planting() -> None:
     with pytest.raises(SystemExit, match="stands 0 times"):
-        catch([Plant("stale", "core/tradeskill/policy.py", "no such line", "x")])
+        catch([Plant("stale", "core/tradeskill/policy/gate.py", "no such line", "x")])

@@ -9,9 +9,9 @@ import pytest
 
 from tradeskill import policy
 from tradeskill.errors import PolicyError, StateError
-from tradeskill.journal import Database, buying
+from tradeskill.journal import Database, spending
 from tradeskill.money import MAX_RAW, Amount
-from tradeskill.policy import Caps
+from tradeskill.policy import Caps, Guard, Intended
 from tradeskill.world import World
 
 NONE = Caps()
@@ -32,7 +32,7 @@ def raw(value: int) -> Amount:
 
 
 def reserve(tx: sqlite3.Connection, purchase: str, value: int, caps: Caps = NONE, this: Amount | None = None, unit: str = "raw") -> None:
-    policy.reserve(tx, purchase, Amount(value, unit), "seller", caps, this, 1)
+    policy.reserve(tx, Intended(purchase, Amount(value, unit), seller="seller"), Guard(caps), this, 1)
 
 
 def test_what_is_reserved_then_committed_is_spent(tx: sqlite3.Connection) -> None:
@@ -134,5 +134,5 @@ def test_a_total_beyond_the_range_is_refused_and_changes_nothing(tx: sqlite3.Con
     with pytest.raises(StateError, match="would leave its range"):
         reserve(tx, "b", 1)
     with pytest.raises(StateError, match="would leave its range"):
-        buying.change_total(tx, "spent:raw", -1)
+        spending.change_total(tx, "spent:raw", -1)
     assert policy.spent_and_reserved(tx, "raw") == (0, MAX_RAW)

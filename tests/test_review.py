@@ -108,6 +108,10 @@ def test_a_lost_job_is_refunded_to_the_address_that_the_buyer_signed(shop: Shop)
     with shop.lost("back") as waiting:
         (row,) = shop.waiting("back")
         shop.seller.run("review", "refund", row["job_id"], "--to", "nano_1").failed(2, "nano_1")
+        shop.seller.run("policy", "freeze").ok()  # by hand it is spending
+        shop.seller.run("review", "refund", row["job_id"]).failed(5, "frozen")
+        assert shop.waiting("back") == [row]
+        shop.seller.run("policy", "unfreeze").ok()
         assert shop.seller.json("review", "refund", row["job_id"])["state"] in ("refund_due", "refunding", "refunded")
         out, _ = waiting.communicate(timeout=PATIENCE)
         assert waiting.returncode == 1
@@ -115,6 +119,7 @@ def test_a_lost_job_is_refunded_to_the_address_that_the_buyer_signed(shop: Shop)
     assert (bought["state"], bought["money"], bought["error"]["code"]) == ("refunded", "returned", "settled_by_owner")
     settled = until(lambda: _in_state(shop, row["payment"], "refunded"))
     assert settled["job_state"] == "failed"
+    assert shop.seller.json("policy", "show")["spent"]["day"] == {"raw": str(PRICE)}
     assert int(shop.buyer.json("wallet", "balance")["incoming_raw"]) >= PRICE
 
 

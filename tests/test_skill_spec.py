@@ -1,10 +1,11 @@
 """SKILL-SPEC.md, clause by clause: the shipped skills, small ones made to break a clause, and one trade by hand over a real ledger and market.
 
-One file on purpose: its tests and the clauses are compared both ways.
+One file on purpose: its tests, those beside it that carry a clause's number, and the clauses are compared both ways.
 """
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import inspect
 import json
@@ -56,14 +57,26 @@ def head(**changes: Any) -> str:
 # The clauses and the tests
 
 
+ELSEWHERE = ("skillformat", "skillschema", "skillexport", "answers", "mcp_server", "mcp_http", "mcp_trade", "intent", "seller_files")
+
+
+def written_in(name: str) -> dict[str, str]:
+    """The tests of a module beside this one, with their docstrings; nothing of it is imported."""
+    tree = ast.parse((Path(__file__).parent / f"test_{name}.py").read_text("utf-8"))
+    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    return {node.name: ast.get_docstring(node) or "" for node in found}
+
+
 def test_each_clause_names_its_test_and_each_test_names_its_clause() -> None:
     clauses = dict(re.findall(r"^- \*\*(S\d+)\*\* .*?\(`(test_\w+)`\)$", SPEC, re.DOTALL | re.MULTILINE))
     assert list(clauses) == [f"S{number}" for number in range(1, len(clauses) + 1)]
     assert SPEC.count("- **S") == len(clauses)
     here = {name: inspect.getdoc(test) or "" for name, test in globals().items() if name.startswith("test_") and name != this_test()}
-    named = {re.match(r"(S\d+): ", doc).group(1) if re.match(r"S\d+: ", doc) else "": name for name, doc in here.items()}  # type: ignore[union-attr]  # it matched
-    assert named == clauses
-    assert len(named) == len(here)
+    assert [name for name, doc in here.items() if not re.match(r"S\d+: ", doc)] == []
+    marked = [(name, doc) for each in ELSEWHERE for name, doc in written_in(each).items() if re.match(r"S\d+: ", doc)]
+    assert {each for each in ELSEWHERE if any(re.match(r"S\d+: ", doc) for doc in written_in(each).values())} == set(ELSEWHERE)
+    named = [(doc.partition(":")[0], name) for name, doc in [*here.items(), *marked]]
+    assert sorted(named) == sorted(clauses.items())
 
 
 def this_test() -> str:
@@ -416,3 +429,44 @@ def test_what_strangers_wrote_is_marked_as_theirs(trade: Trade) -> None:
     assert trade.said["result"]["untrusted"] is True
     for name in SHIPPED:
         assert re.search(r"strangers.*(?:as|is) data", description_of(name)[1], re.DOTALL), name
+
+
+# Versions
+
+
+PROMISED = {
+    "buyer.search": (),
+    "buyer.request": ("offer_id", "input"),
+    "buyer.accept": ("purchase_id",),
+    "buyer.pay": ("purchase_id",),
+    "buyer.status": ("purchase_id",),
+    "buyer.result": ("purchase_id",),
+    "buyer.hire": ("offer_id", "input", "max"),
+    "seller.register_offer": (),
+    "seller.list_jobs": (),
+    "seller.quote": ("job_id",),
+    "seller.verify_payment": ("job_id",),
+    "seller.lock": ("job_id",),
+    "seller.deliver": ("job_id",),
+    "seller.sell": (),
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_skill_says_its_version_and_its_permissions(name: str) -> None:
+    """S22: both in the metadata, as text."""
+    metadata = description_of(name)[0]["metadata"]
+    assert re.fullmatch(r"[1-9]\d*", metadata["version"])
+    permissions = json.loads(metadata["tradeskill"])["permissions"]
+    assert permissions["spend"] is True
+    assert set(permissions) == {"spend", "network", "filesystem"}
+
+
+def test_a_tool_keeps_its_name_and_asks_for_no_more_than_it_did() -> None:
+    """S23: what a caller wrote for version 1 still fits."""
+    for full, required in PROMISED.items():
+        skill, _, name = full.partition(".")
+        (found,) = [tool for tool in shipped(skill).tools if tool.name == name]
+        schema: Any = found.input_schema()
+        assert set(schema.get("required", [])) <= set(required), full
+        assert set(required) <= set(schema["properties"]), full

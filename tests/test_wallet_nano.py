@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tradeskill.errors import (
     ConfigError,
     NetworkMismatchError,
     NotFoundError,
+    PolicyError,
     RefusedError,
     SecretError,
     StateError,
@@ -665,6 +667,32 @@ def test_send_and_sweep_move_the_owners_money(tmp_path: Path) -> None:
 
 
 # --- restored wallets
+
+
+def test_around_what_a_sweep_sends_stands_the_gate_and_where_it_is_shut_nothing_is_signed(tmp_path: Path) -> None:
+    async def body(bench: NanoBench) -> None:
+        wallet = await bench.open("one")
+        invoice = await bill(bench, wallet)
+        await bench.node.fund(invoice.address, 1000)
+        await wallet.settle(invoice, None)
+        seen: list[tuple[str, int, bool]] = []
+
+        @asynccontextmanager
+        async def gate(purpose: str, amount: int) -> AsyncIterator[None]:
+            seen.append((purpose, amount, wallet.signed(purpose)))
+            if len(seen) == 1:
+                raise PolicyError("shut")
+            yield
+            seen.append((purpose, amount, wallet.signed(purpose)))
+
+        with pytest.raises(PolicyError, match="shut"):
+            await wallet.sweep(BACK, gate)
+        assert await wallet.sweep(BACK, gate) == 1
+        purpose = seen[0][0]
+        assert seen == [(purpose, 1000, False), (purpose, 1000, False), (purpose, 1000, True)]
+        assert (wallet.owns(BACK), wallet.owns(await wallet.address())) == (False, True)
+
+    run(tmp_path, body)
 
 
 def test_a_seed_alone_brings_back_the_money_and_never_an_old_address(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mcp_bench import mcp as mcp_figures
 from relay_bench import RelaySize
 from relay_bench import relay as relay_figures
 
@@ -463,6 +464,13 @@ def relay(size: Size, folder: Path) -> dict[str, Any]:
     return relay_figures(size.relay, folder)
 
 
+# (h) the MCP server's start: mcp_bench.py
+
+
+def mcp(size: Size, folder: Path) -> dict[str, Any]:
+    return mcp_figures(size.starts, folder)
+
+
 SECTIONS: dict[str, Callable[[Size, Path], dict[str, Any]]] = {
     "cli": cli,
     "seller": seller,
@@ -471,6 +479,7 @@ SECTIONS: dict[str, Callable[[Size, Path], dict[str, Any]]] = {
     "demo": demo,
     "ledger": ledger,
     "relay": relay,
+    "mcp": mcp,
 }
 
 

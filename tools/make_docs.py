@@ -13,6 +13,7 @@ from tradeskill import config, errors, hookspecs
 from tradeskill.configvalues import Shape
 from tradeskill.lifecycle import FULFILMENT, JOB, LIFECYCLES, PAYMENT, PURCHASE, diagram
 from tradeskill.money import Amount
+from tradeskill.policy import rules, sealed
 
 DOCS = Path(__file__).parent.parent / "docs"
 NOTE = "<!-- Written by tools/make_docs.py from the code; change it there. -->\n"
@@ -48,6 +49,91 @@ def configuration() -> str:
         parts.append("\n".join([f"## {title}\n", f"{about}\n", "| Key | Takes | Default | Meaning |", "|---|---|---|---|", *rows, ""]))
     variables = [f"| `{name}` | {meaning} |" for name, meaning in config.ENVIRONMENT.items()]
     parts.append("\n".join(["## The environment\n", "| Variable | Meaning |", "|---|---|", *variables, ""]))
+    return "\n".join(parts)
+
+
+POLICY_EXAMPLE = """\
+caps:
+  payment: ["0.01 XNO"]
+  seller: ["0.5 XNO"]
+  day: [{most: "0.2 XNO", over: [sat]}]      # XNO and sat together, by the rate below
+  month: [{most: "2 XNO", over: [sat]}]
+  first_use: ["0.001 XNO", "5 sat"]
+rates: ["1 XNO = 1500 sat"]
+allow: {tags: [markdown, web]}
+deny: {sellers: [5f0c7f1e3d0a4b539a540c7a6a2b9a115f0c7f1e3d0a4b539a540c7a6a2b9a11]}
+ask_above: ["0.005 XNO"]
+expires_at: "2027-06-30T00:00:00Z"
+"""
+
+POLICY_WORDS = """\
+# The spending policy
+
+NOTE-HERE
+What a profile may spend is laid down by its owner in `policy.yaml`, in the profile's folder, and judged in the same transaction of the journal
+that reserves the money, for all processes of the profile and all rails together. Everything that sends money passes it: purchases by any tool or
+command, `wallet send`, `wallet sweep --to` somebody else, `review refund`. Without such a file the caps of `config.yaml` hold alone; with it
+both hold. The one exception: what a real network starts with, nothing at all, gives way to a policy that has a cap per hour, day, month or in total.
+
+Not spending: what a seller's worker sends back by itself to the address that the buyer signed (excess, late, or for a failed job). That money is the
+buyer's, and no cap may keep it.
+
+```yaml
+EXAMPLE-HERE
+```
+
+`tradeskill policy set FILE` makes a file the policy, `policy show` shows it with what was spent, `policy check --amount "0.5 XNO"` says what would
+become of a spend and by which rule. A refusal names the rule as the tables below do, says how far over, and ends with exit code 5.
+
+## What counts as spent
+
+A spend is reserved before anything is signed, committed when the money is gone, released when it is proved to be here still or came back. Reserved
+counts as spent in every cap and window however old it is, since it may have been paid; once the payment is known to be published, it counts in a
+window from that moment on. So no stretch of 3,600 seconds, 86,400 seconds or 30 days ever holds more than its cap. Time is the largest ever seen by
+the journal: a clock that is set back frees nothing. (One that was set forward is believed until real time has caught up.)
+
+A cap holds for its unit, and with `over` for others too, converted by the `rates` written in the policy, exactly, rounded up once. No rate is ever
+fetched. A kind of cap that is written refuses units that none of its caps names.
+
+## Who may change it
+
+Tightening never needs anything: lower a cap, add to a deny list, `policy freeze`. Freezing holds from its commit on, also for what is reserved and
+not yet signed; what was signed is still published. Loosening needs the owner's passphrase, which the first `policy set` chooses and which should not
+be the profile's password: raising or dropping a cap, adding to an allow list, taking from a deny list, later expiry, unfreezing. The command names
+the keys that it would loosen before it asks. No tool can do any of it.
+
+The file carries a seal: a MAC over all of it, the network and the profile's key, under a key that argon2id derives from the passphrase. The journal
+remembers what was accepted last and a serial that only grows. A file that differs from it is obeyed only where it is as tight or tighter (and is then
+the accepted one); else spending stops, and the error says which keys are looser and whether it is an older file put back. So it does when the file is
+gone. `policy set` confirms the file as it stands, `policy set --last` writes the accepted one again.
+
+## Grants
+
+`policy grant --max "0.1 XNO" --for 1d` makes a child budget and prints its id. Whoever is started with `TRADESKILL_GRANT` set to it spends from it:
+each spend is taken from the grant and from every grant above it in one transaction, none can exceed any of them, and all other rules hold as well. A
+grant made by somebody bound to one comes from that one. A grant narrows and is no secret: it binds a sub-agent only if whoever starts it sets the
+variable where the sub-agent cannot change it. `policy grants` lists them; `policy revoke` ends one and all below.
+
+## Approval
+
+Above `ask_above` the owner is asked: at the terminal (`--yes` is no answer to it), or by whatever face has somebody to ask. Where nobody can be asked
+the payment is refused.
+
+## What it does not defend against
+
+Whoever knows the passphrase. Programs of the same user that write the journal's database directly: the policy in it is checked against its seal only
+when the passphrase is given next. Such programs could as well replace this one, or read the wallet's keys from memory. Run an agent that you do not
+trust under another user, over `tradeskill mcp`. Restoring an old backup brings back the sums and the policy of its day.
+"""
+
+
+def policy_page() -> str:
+    sections = [("The file", rules.Policy), ("`caps`", rules.CapTable), ("`allow` and `deny`", rules.Lists), ("`seal`", sealed.Seal)]
+    parts = [POLICY_WORDS.replace("NOTE-HERE", NOTE).replace("EXAMPLE-HERE\n", POLICY_EXAMPLE)]
+    for title, kind in sections:
+        rows = [_row(f) for f in dataclasses.fields(kind) if "shape" in f.metadata]
+        about = inspect.cleandoc(kind.__doc__ or "")
+        parts.append("\n".join([f"## {title}\n", f"{about}\n", "| Key | Takes | Default | Meaning |", "|---|---|---|---|", *rows, ""]))
     return "\n".join(parts)
 
 
@@ -141,7 +227,7 @@ def hooks() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"configuration.md": configuration, "lifecycles.md": lifecycles, "errors.md": error_page, "hooks.md": hooks}
+PAGES = {"configuration.md": configuration, "policy.md": policy_page, "lifecycles.md": lifecycles, "errors.md": error_page, "hooks.md": hooks}
 
 
 def main(arguments: list[str]) -> int:

@@ -10,7 +10,6 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 from tradeskill import policy
@@ -54,6 +53,8 @@ class BuyerSettings:
     deliver_timeout: float = 86_400.0  # seconds after the payment; then the purchase is disputed, with its evidence kept
     refund_wait: float = 30.0  # seconds that `drive` waits for a refund before it returns
     poll_seconds: float = 2.0
+    guard: Callable[[], policy.Guard] | None = None  # all that holds for spending, read anew at each reservation; None: `caps` alone
+    markets: tuple[str, ...] = ()  # what the policy may call this market
     missing_receipts: bool = False  # take a result that came without a receipt, as unverified; a wrong receipt is never taken
 
 
@@ -71,7 +72,10 @@ class Buyer:
         settings: BuyerSettings,
         world: World,
         progress: Callable[[Purchase], None] = lambda purchase: None,
+        ask_owner: policy.AskOwner | None = None,
     ) -> None:
+        """`ask_owner`: who is asked where the policy says so; None: such a payment is refused."""
+        self._ask_owner = ask_owner
         self._identity, self._journal, self._blobs, self._market = identity, journal, blobs, market
         self._wallets, self._settings, self._world, self._progress = wallets, settings, world, progress
         self._waiting: dict[str, asyncio.Event] = {}
@@ -100,6 +104,7 @@ class Buyer:
             settings=self._settings,
             world=self._world,
             progress=self._progress,
+            ask_owner=self._ask_owner,
         )
 
     async def close(self) -> None:
@@ -111,7 +116,10 @@ class Buyer:
 
     def intent_of(self, offer: Offer, input_value: Json, label: str = "") -> str:
         """What makes two wishes the same: buyer, offer, canonical input and label. The same intent is one purchase, for ever."""
-        return digest(b"\n".join([self._identity.key.encode(), offer.offer_id.encode(), canonical(input_value), label.encode()]))
+        return self._intent(offer.offer_id, input_value, label)
+
+    def _intent(self, offer_id: str, input_value: Json, label: str) -> str:
+        return digest(b"\n".join([self._identity.key.encode(), offer_id.encode(), canonical(input_value), label.encode()]))
 
     async def intend(self, offer: Offer, input_value: Json, *, cap: Amount | None = None, label: str = "") -> Purchase:
         """Write down what is wanted, with its signed request. The same intent again returns the purchase it already has."""
@@ -174,6 +182,20 @@ class Buyer:
                 log.warning("purchase %s is %s: %s; trying again in %.1f s", purchase_id, purchase.state, error, delay)
             await self._world.sleep(delay)
             delay = min(delay * 2, LAST_DELAY)
+
+    def known(self, offer_id: str, input_value: Json, label: str = "") -> Purchase | None:
+        """The purchase that this intent already has, asked of nobody but the journal."""
+        intent = self._intent(offer_id, input_value, label)
+        return self._journal.read(lambda c: buying.find_by_intent(c, intent))
+
+    async def look(self, purchase_id: str) -> Purchase:
+        """What became of a purchase that was paid: one question, no waiting, and nothing is paid. Otherwise the purchase as it stands."""
+        purchase = self._journal.read(lambda c: buying.purchase(c, purchase_id))
+        if purchase.state == "failed":
+            return await self._move_with(purchase, "refund", policy.release) if await self._refunded(purchase) else purchase
+        if purchase.state == "waiting" and (await self._market.get(purchase.job_id or "")).state in ("delivered", "failed", "canceled", "expired"):
+            return await self.drive(purchase_id, ("failed",))
+        return purchase
 
     def result(self, purchase: Purchase) -> bytes:
         """The verified bytes of a received purchase."""
@@ -238,24 +260,39 @@ class Buyer:
         raise RefusedError(f"job {purchase.job_id}: payable by {rails}, this profile has {', '.join(self._wallets) or 'no wallet'}")
 
     async def _reserve(self, purchase: Purchase) -> None:
-        assert purchase.amount is not None
-        assert purchase.unit is not None
-        amount, now = Amount(int(purchase.amount), purchase.unit), self._world.now_ms()
+        """The policy judges, and asks the owner where it says so; the transaction judges once more."""
+        wish, cap, now = self._wish(purchase), _cap(purchase), self._world.now_ms()
         try:
+            guard = await self._world.offload(self._guard)
+            asked = self._journal.read(lambda c: policy.check(c, wish, guard, cap, now))
+            approved = await policy.settle_approval(asked, wish, read_offer(read_document(purchase.offer)).title, self._ask_owner)
+
+            def reserve(tx: Transaction) -> None:
+                policy.reserve(tx, wish, guard, cap, now, approved=approved)
+                buying.move_purchase(tx, purchase.purchase_id, purchase.state, "reserve", now)
+
             with self._world.step("buyer.reserved"):
-                await self._journal.write(partial(self._reserve_in, purchase=purchase, amount=amount, now=now))
+                await self._journal.write(reserve)
         except PolicyError as error:
             await self._give_up(purchase, "abandon", error.code, str(error))
             return
         self._tell(purchase)
 
-    def _reserve_in(self, tx: Transaction, purchase: Purchase, amount: Amount, now: int) -> None:
-        cap = None
-        if purchase.cap is not None:
-            value, unit = purchase.cap.split(" ")
-            cap = Amount(int(value), unit)
-        policy.reserve(tx, purchase.purchase_id, amount, purchase.seller, self._settings.caps, cap, now)
-        buying.move_purchase(tx, purchase.purchase_id, purchase.state, "reserve", now)
+    def _guard(self) -> policy.Guard:
+        return policy.Guard(self._settings.caps) if self._settings.guard is None else self._settings.guard()
+
+    def _wish(self, purchase: Purchase) -> policy.Intended:
+        assert purchase.amount is not None
+        assert purchase.unit is not None
+        offer = read_offer(read_document(purchase.offer))
+        return policy.Intended(
+            purchase.purchase_id,
+            Amount(int(purchase.amount), purchase.unit),
+            seller=purchase.seller,
+            offer=offer.offer_id,
+            tags=offer.tags,
+            markets=self._settings.markets,
+        )
 
     async def _accept(self, purchase: Purchase) -> None:
         if not self._time_left(purchase):
@@ -282,7 +319,12 @@ class Buyer:
         if not self._time_left(purchase):
             await self._give_up(purchase, "expire", "expired", "less than 2 minutes left to pay; nothing was paid")
             return
-        await self._move(purchase, "pay")
+
+        def begin(tx: Transaction) -> Purchase:
+            policy.check_not_frozen(tx)
+            return buying.move_purchase(tx, purchase.purchase_id, purchase.state, "pay", self._world.now_ms())
+
+        self._progress(await self._journal.write(begin))
 
     async def _pay(self, purchase: Purchase) -> None:
         """Sign once, publish those bytes until they are out. Nothing is signed late, also after a crash."""
@@ -294,6 +336,11 @@ class Buyer:
             await self._give_up(purchase, "release", "expired", "interrupted before the payment was signed, and its time is over; nothing was paid")
             return
         try:
+            self._journal.read(policy.check_not_frozen)
+        except PolicyError:
+            if await wallet.paid(purchase.purchase_id) is None:
+                raise
+        try:
             proof = await wallet.pay(read_invoice(purchase.invoice), purchase.purchase_id)
         except RefusedError as error:
             if await wallet.paid(purchase.purchase_id) is not None:
@@ -302,7 +349,7 @@ class Buyer:
             return
         if proof.state == "unknown":
             raise UnavailableError(f"payment {proof.payment_id} may or may not have been published")
-        await self._move(purchase, "publish", payment_id=proof.payment_id, token=proof.token)
+        await self._move_with(purchase, "publish", policy.paid, payment_id=proof.payment_id, token=proof.token)
 
     async def _submit(self, purchase: Purchase) -> None:
         """Until acknowledged; a job that ended meanwhile leaves the money to the seller's refund."""
@@ -526,3 +573,11 @@ class Buyer:
             except UnavailableError as error:
                 log.info("market hints: %s", error)
             await self._world.sleep(1.0)
+
+
+def _cap(purchase: Purchase) -> Amount | None:
+    """What the caller gave for this one purchase."""
+    if purchase.cap is None:
+        return None
+    value, unit = purchase.cap.split(" ")
+    return Amount(int(value), unit)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tradeskill import configvalues as v
 from tradeskill.configvalues import Place, Shape
+from tradeskill.configvalues import section as _section
+from tradeskill.configvalues import setting as _key
 from tradeskill.errors import ConfigError, NetworkMismatchError
 from tradeskill.model import NETWORKS, Network
 from tradeskill.money import Amount
@@ -40,31 +42,6 @@ __all__ = [
 ]
 
 CONFIG_FILE: Final = "config.yaml"  # in the profile's folder
-S = TypeVar("S")
-
-
-def _key(shape: Shape, meaning: str, default: Any = dataclasses.MISSING, factory: Callable[[], Any] | None = None) -> Any:
-    """A field that is a configuration key. Without a default the key must be given."""
-    metadata = {"shape": shape, "meaning": meaning}
-    return field(default=default, metadata=metadata) if factory is None else field(default_factory=factory, metadata=metadata)
-
-
-def _section(kind: type[S], value: Any, place: Place, base: S | None = None) -> S:
-    """`value` as the dataclass `kind`; keys that are not given come from `base` or the defaults."""
-    if not isinstance(value, dict):
-        raise place.error("takes a mapping of keys to values", value)
-    keys = {f.name: f for f in dataclasses.fields(cast(Any, kind)) if "shape" in f.metadata}
-    for name in value:
-        if name not in keys:
-            near = difflib.get_close_matches(name, keys, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the keys here are {', '.join(keys)}"
-            raise place.key(name).error(f"unknown key; {hint}")
-    for name, key in keys.items():
-        required = key.default is dataclasses.MISSING and key.default_factory is dataclasses.MISSING
-        if base is None and required and name not in value:
-            raise place.error(f"{name} is missing; it takes {key.metadata['shape'].takes}")
-    given = {name: keys[name].metadata["shape"].read(item, place.key(name)) for name, item in value.items()}
-    return cast(S, dataclasses.replace(cast(Any, base), **given)) if base is not None else kind(**given)
 
 
 @dataclass(frozen=True)
@@ -287,6 +264,8 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
     "TRADESKILL_HOME": "The profile's folder. Default: `tradeskill` in the user's data folder.",
     "TRADESKILL_PASSWORD_FILE": "A file whose first line is the password of the seed; the same as `--password-file`.",
     "TRADESKILL_NETWORK": "The network that the caller means: dev, test or live. A profile of another network stops with exit code 8.",
+    "TRADESKILL_SKILLS": "The workspace's folder of skills, searched after the profile's own `skills`. Their tools run with the profile's rights.",
+    "TRADESKILL_GRANT": "The grant (`tradeskill policy grant`) that everything started with it spends from, within all other rules.",
     "TRADESKILL_RELAY_DATA": "Where `tradeskill relay serve` keeps everything: a file, or a PostgreSQL DSN; the same as `--data`.",
     "TRADESKILL_OUTPUT": "Set for a job by its backend: the folder for output files.",
     "TRADESKILL_CRASH_AT": "For tests: `before:LABEL` or `after:LABEL` kills the process at that step.",

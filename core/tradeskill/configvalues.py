@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 from tradeskill.errors import AmountError, ConfigError
 from tradeskill.money import Amount, parse_amount
@@ -27,10 +29,15 @@ __all__ = [
     "plugin_name",
     "positive_amount",
     "refuse_secrets",
+    "section",
+    "setting",
     "size",
     "slug",
     "text",
 ]
+
+
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,30 @@ class Shape:
 def _shown(value: object) -> str:
     shown = ascii(value) if not isinstance(value, str) else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in repr(value))
     return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def setting(shape: Shape, meaning: str, default: Any = dataclasses.MISSING, factory: Callable[[], Any] | None = None) -> Any:
+    """A field that is a configuration key. Without a default the key must be given."""
+    metadata = {"shape": shape, "meaning": meaning}
+    return dataclasses.field(default=default, metadata=metadata) if factory is None else dataclasses.field(default_factory=factory, metadata=metadata)
+
+
+def section(kind: type[S], value: Any, place: Place, base: S | None = None) -> S:
+    """`value` as the dataclass `kind`; keys that are not given come from `base` or the defaults."""
+    if not isinstance(value, dict):
+        raise place.error("takes a mapping of keys to values", value)
+    keys = {f.name: f for f in dataclasses.fields(cast(Any, kind)) if "shape" in f.metadata}
+    for name in value:
+        if name not in keys:
+            near = difflib.get_close_matches(name, keys, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the keys here are {', '.join(keys)}"
+            raise place.key(name).error(f"unknown key; {hint}")
+    for name, key in keys.items():
+        required = key.default is dataclasses.MISSING and key.default_factory is dataclasses.MISSING
+        if base is None and required and name not in value:
+            raise place.error(f"{name} is missing; it takes {key.metadata['shape'].takes}")
+    given = {name: keys[name].metadata["shape"].read(item, place.key(name)) for name, item in value.items()}
+    return cast(S, dataclasses.replace(cast(Any, base), **given)) if base is not None else kind(**given)
 
 
 def text(longest: int, shortest: int = 1) -> Shape:

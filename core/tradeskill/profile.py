@@ -1,7 +1,11 @@
-"""One identity's home: opens configuration, journal, plugins and keys, and hands them out. The only composer."""
+"""One identity's home: opens configuration, journal, plugins and keys, and hands them out. The only composer.
+
+Past 400 lines because nothing else may put the parts together.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import uuid
@@ -12,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tradeskill.config import CONFIG_FILE, PluginChoice, ProfileConfig, load_config
-from tradeskill.errors import ConfigError, NetworkMismatchError, NotFoundError, SecretError, StorageError
+from tradeskill.errors import ConfigError, NetworkMismatchError, NotFoundError, PolicyError, SecretError, StorageError
 from tradeskill.model import Network
 from tradeskill.money import Amount
 from tradeskill.plugins import Plugins
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from tradeskill.contracts import Backend, Market, PluginContext, Wallet
     from tradeskill.journal import Blobs, Database, Purchase
     from tradeskill.model import Json, SignedDocument
-    from tradeskill.policy import Caps
+    from tradeskill.policy import AskOwner, Caps, Guard
     from tradeskill.seller import Listing, Seller, SellerSettings, Shop
 
 __all__ = ["IDENTITY_FILE", "JOURNAL_FILE", "PUBLIC_FILE", "Profile", "check_vacant", "create_profile"]
@@ -63,13 +67,18 @@ class _LockedIdentity(Identity):
 class Profile:
     """A home folder, opened. Parts are opened when first asked for and closed with the profile (`async with`)."""
 
-    def __init__(self, home: Path, config: ProfileConfig, password: Callable[[], str], world: World) -> None:
-        self.home, self.config, self.world = home, config, world
+    ask_owner: AskOwner | None = None  # who is asked where the policy says so; a face that has somebody to ask sets it
+
+    def __init__(self, home: Path, config: ProfileConfig, password: Callable[[], str], world: World, grant: str = "") -> None:
+        """`grant`: the child budget that everything spent through this profile is taken from."""
+        self.home, self.config, self.world, self.grant = home, config, world, grant
         self._password = password
         self.plugins = Plugins()
         self._stack = AsyncExitStack()
         self._market: Market | None = None
         self._wallets: dict[str, Wallet] | None = None
+        self._opening = asyncio.Lock()  # calls that share the parts open each of them once
+        self.progress: Callable[[Purchase], None] = lambda purchase: None
 
     @classmethod
     def load(
@@ -84,7 +93,7 @@ class Profile:
             config = load_config(overlay, config)
         if network is not None and network != config.network:
             raise NetworkMismatchError(f"the profile in {home} is for network {config.network!r}, the caller means {network!r}")
-        return cls(home, config, password, world or World(os.environ.get("TRADESKILL_CRASH_AT")))
+        return cls(home, config, password, world or World(os.environ.get("TRADESKILL_CRASH_AT")), os.environ.get("TRADESKILL_GRANT", ""))
 
     async def __aenter__(self) -> Profile:
         return self
@@ -144,13 +153,14 @@ class Profile:
         return PluginContext(folder, self.config.network, self.home / kind / folder, self.world, self.identity, self.password)
 
     async def market(self) -> Market:
-        if self._market is None:
-            choice = self.config.market
-            market = self.plugins.require(choice.plugin, "market").open_market(self._settings(choice), self.context("markets", choice.plugin))
-            await market.open()
-            self._stack.push_async_callback(market.close)
-            self._market = market
-        return self._market
+        async with self._opening:
+            if self._market is None:
+                choice = self.config.market
+                market = self.plugins.require(choice.plugin, "market").open_market(self._settings(choice), self.context("markets", choice.plugin))
+                await market.open()
+                self._stack.push_async_callback(market.close)
+                self._market = market
+            return self._market
 
     def check_market(self) -> None:
         """ConfigError naming the key when the market's plugin refuses what is written for it. Opens nothing."""
@@ -159,17 +169,18 @@ class Profile:
 
     async def wallets(self) -> dict[str, Wallet]:
         """By rail. ConfigError when two wallets of the configuration serve one rail."""
-        if self._wallets is None:
-            wallets: dict[str, Wallet] = {}
-            for choice in self.config.wallets:
-                wallet = self.plugins.require(choice.plugin, "wallet").open_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin))
-                if wallet.rail in wallets:
-                    raise ConfigError(f"{self.config.source}: two wallets serve the rail {wallet.rail!r}: keep one")
-                await wallet.open()
-                self._stack.push_async_callback(wallet.close)
-                wallets[wallet.rail] = wallet
-            self._wallets = wallets
-        return self._wallets
+        async with self._opening:
+            if self._wallets is None:
+                wallets: dict[str, Wallet] = {}
+                for choice in self.config.wallets:
+                    wallet = self.plugins.require(choice.plugin, "wallet").open_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin))
+                    if wallet.rail in wallets:
+                        raise ConfigError(f"{self.config.source}: two wallets serve the rail {wallet.rail!r}: keep one")
+                    await wallet.open()
+                    self._stack.push_async_callback(wallet.close)
+                    wallets[wallet.rail] = wallet
+                self._wallets = wallets
+            return self._wallets
 
     async def wallet(self, rail: str = "") -> Wallet:
         """The wallet of `rail`, or the only one."""
@@ -209,12 +220,27 @@ class Profile:
         from tradeskill.policy import Caps
 
         buyer = self.config.buyer
-        in_total = buyer.cap_total
-        if in_total is None and self.config.network != "dev":
-            in_total = Amount(0, "raw")
-        return Caps(per_payment=buyer.cap_per_payment, in_total=in_total)
+        unwritten = buyer.cap_total is None and self.config.network != "dev"
+        return Caps(per_payment=buyer.cap_per_payment, in_total=Amount(0, "raw") if unwritten else buyer.cap_total, unwritten=unwritten)
 
-    async def buyer(self, progress: Callable[[Purchase], None] = lambda purchase: None) -> Buyer:
+    @property
+    def market_names(self) -> tuple[str, ...]:
+        """What the policy may call the market: its plugin, and its path or URL as the configuration has it."""
+        choice = self.config.market
+        return (choice.plugin, *(str(choice.settings[name]) for name in ("url", "path") if name in choice.settings))
+
+    def guard(self) -> Guard:
+        """All that holds for a spend at this moment; policy.yaml is read anew. PolicyError where it is no policy."""
+        from tradeskill.policy import Guard
+        from tradeskill.policy.sealed import POLICY_FILE, read_policy_file
+
+        try:
+            return Guard(self.caps, read_policy_file(self.home / POLICY_FILE), self.grant)
+        except ConfigError as error:
+            raise PolicyError(f"{error}; until that is mended nothing is spent") from error
+
+    async def buyer(self, progress: Callable[[Purchase], None] | None = None) -> Buyer:
+        """`progress` is told each new state; without one, whoever serves the call is."""
         from tradeskill.buyer import Buyer, BuyerSettings
 
         config = self.config.buyer
@@ -228,10 +254,13 @@ class Profile:
                 caps=self.caps,
                 first_use_cap=config.first_use_cap,
                 quote_timeout=float(config.quote_timeout_seconds),
+                guard=self.guard,
+                markets=self.market_names,
                 missing_receipts=config.receipts == "allow-missing",
             ),
             world=self.world,
-            progress=progress,
+            progress=progress or self.progress,
+            ask_owner=self.ask_owner,
         )
         self._stack.push_async_callback(buyer.close)
         return buyer

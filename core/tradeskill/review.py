@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from tradeskill.errors import NotFoundError, StateError
 from tradeskill.journal import PaymentRow, Transaction, selling
 from tradeskill.money import Amount, format_amount
+from tradeskill.policy import Intended
+from tradeskill.policy.by_hand import approved, spend_now
 from tradeskill.seller.shop import ACTIVE, execution_id
 
 if TYPE_CHECKING:
@@ -39,7 +41,10 @@ def view(journal: Database, row: PaymentRow) -> dict[str, Any]:
 
 
 async def refund(profile: Profile, name: str, to: str) -> PaymentRow:
-    """Send it back to `to` (checked), or to the address the buyer signed. The worker, or this call's caller, carries it out."""
+    """Send it back to `to` (checked), or to the address the buyer signed. The worker, or this call's caller, carries it out.
+
+    It passes the spending policy: PolicyError, and nothing changed, where that refuses.
+    """
     row = _in_review(profile.journal, name)
     wallets = await profile.wallets()
     address = to or row.refund_to
@@ -48,9 +53,12 @@ async def refund(profile: Profile, name: str, to: str) -> PaymentRow:
     if row.rail not in wallets:
         raise NotFoundError(f"payment {row.payment_id} is on rail {row.rail!r}, which this profile has not configured")
     address = wallets[row.rail].check_address(address)
-    now = profile.world.now_ms()
+    now, guard = profile.world.now_ms(), profile.guard()
+    wish = Intended(f"refund:{row.key}:{address}", Amount(row.value, row.unit), seller=address, kind="refund")
+    agreed = await approved(profile.journal, wish, guard, f"a refund of job {row.job_id}", profile.ask_owner, now)
 
     def settle(tx: Transaction) -> PaymentRow:
+        spend_now(tx, wish, guard, now, approved=agreed)
         moved = selling.move_payment(tx, _in_review_in(tx, row), "return", now, refund_to=address, note="refunded by the owner")
         _close_job(tx, row.job_id, now)
         return moved

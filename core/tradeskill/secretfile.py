@@ -15,7 +15,7 @@ from tradeskill.errors import InputError, SecretError, StorageError
 from tradeskill.model import Json, Network
 from tradeskill.signing import canonical, parse_json
 
-__all__ = ["LIGHT", "STRONG", "Cost", "read_secret", "write_secret"]
+__all__ = ["LIGHT", "STRONG", "Cost", "read_secret", "stretch", "write_secret"]
 
 FORMAT: Final = "tradeskill-secret/1"
 MAX_FILE: Final = 16 * 1024
@@ -63,7 +63,7 @@ def write_secret(
     }
     from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 
-    box = crypto_aead_xchacha20poly1305_ietf_encrypt(secret, canonical(head), nonce, _stretch(password, salt, cost))
+    box = crypto_aead_xchacha20poly1305_ietf_encrypt(secret, canonical(head), nonce, stretch(password, salt, cost))
     _create(path, json.dumps({**head, "box": box.hex()}, indent=2).encode() + b"\n", path.with_name(f".{path.name}.{salt.hex()[:8]}.new"))
 
 
@@ -80,13 +80,14 @@ def read_secret(path: Path, kind: str, network: Network, password: str) -> bytes
     from nacl.exceptions import CryptoError
 
     try:
-        secret: bytes = crypto_aead_xchacha20poly1305_ietf_decrypt(box, canonical(head), nonce, _stretch(password, salt, cost))
+        secret: bytes = crypto_aead_xchacha20poly1305_ietf_decrypt(box, canonical(head), nonce, stretch(password, salt, cost))
     except (CryptoError, ValueError) as error:
         raise SecretError(f"{path}: wrong password, or the file was changed") from error
     return secret
 
 
-def _stretch(password: str, salt: bytes, cost: Cost) -> bytes:
+def stretch(password: str, salt: bytes, cost: Cost) -> bytes:
+    """32 bytes from a password, by argon2id. SecretError where it is no valid text."""
     from argon2.low_level import Type, hash_secret_raw
 
     try:

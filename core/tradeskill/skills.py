@@ -3,33 +3,61 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
-from collections.abc import Awaitable, Callable, Mapping
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints, overload
 
 from tradeskill.errors import InputError, NotFoundError, PluginError, TradeskillError
 from tradeskill.plugins import Plugins
+from tradeskill.skillformat import missing, read_frontmatter, read_needs
 
 if TYPE_CHECKING:
     from tradeskill.model import Json
     from tradeskill.profile import Profile
 
-__all__ = ["Skill", "Tool", "call_tool", "find_skills", "read_frontmatter", "tool"]
+__all__ = ["Skill", "SkillFolders", "Tool", "Traits", "call_tool", "find_skill", "find_skills", "read_folder", "read_frontmatter", "tool"]
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
-_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*", re.ASCII)
-_FRONTMATTER_KEYS = {"name", "description", "license", "compatibility", "metadata", "allowed-tools"}
+_MCP_NAME = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 
 
-def tool(function: F) -> F:
-    """Mark an async function `(profile, ...typed arguments) -> typed JSON` as a tool of its module's skill. Its docstring is what a model reads."""
-    function.__tool__ = True  # type: ignore[attr-defined]  # the mark that find_skills looks for
-    return function
+@dataclass(frozen=True)
+class Traits:
+    """What a host may know of a tool before it calls it. The defaults are the careful ones, for a tool that says nothing."""
+
+    reads: bool = False  # changes nothing that anybody could notice
+    spends: bool = True  # may move money, which nothing brings back
+    repeatable: bool = False  # the same call again has no further effect
+    slow: bool = False  # may wait for others; tells its progress
+
+
+@overload
+def tool(function: F) -> F: ...
+
+
+@overload
+def tool(*, reads: bool = ..., spends: bool | None = ..., repeatable: bool | None = ..., slow: bool = ...) -> Callable[[F], F]: ...
+
+
+def tool(function: Any = None, *, reads: bool = False, spends: bool | None = None, repeatable: bool | None = None, slow: bool = False) -> Any:
+    """Mark an async function `(profile, ...typed arguments) -> typed JSON` as a tool of its module's skill. Its docstring is what a model reads.
+
+    Bare or with traits: one that `reads` neither spends nor does anything twice.
+    """
+    traits = Traits(reads, not reads if spends is None else spends, reads if repeatable is None else repeatable, slow)
+
+    def mark(marked: F) -> F:
+        marked.__tool__ = traits  # type: ignore[attr-defined]  # the mark that find_skills looks for
+        return marked
+
+    return mark if function is None else mark(function)
 
 
 @dataclass(frozen=True)
@@ -38,6 +66,11 @@ class Tool:
 
     name: str
     function: Callable[..., Awaitable[Any]]
+
+    @property
+    def traits(self) -> Traits:
+        marked = getattr(self.function, "__tool__", None)
+        return marked if isinstance(marked, Traits) else Traits()
 
     @property
     def description(self) -> str:
@@ -81,6 +114,16 @@ class Tool:
 
     async def call(self, profile: Profile, arguments: Mapping[str, Json]) -> Any:
         """InputError naming the argument when one is missing, unknown or of the wrong type; otherwise what the tool returns or raises."""
+        checked = self.check(arguments)
+        try:
+            return await self.function(profile, **checked)
+        except TradeskillError as error:
+            if not self.traits.spends:
+                error.details.setdefault("money", "not moved")
+            raise
+
+    def check(self, arguments: Mapping[str, Json]) -> dict[str, Any]:
+        """The arguments with the defaults filled in; InputError as `call`."""
         from pydantic import ValidationError
 
         try:
@@ -89,7 +132,7 @@ class Tool:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "arguments"
             raise InputError(f"{self.name}: {where}: {first['msg']}; its arguments are {', '.join(self.parameters) or 'none'}") from error
-        return await self.function(profile, **{name: getattr(checked, name) for name in self.parameters})
+        return {name: getattr(checked, name) for name in self.parameters}
 
 
 @dataclass(frozen=True)
@@ -109,21 +152,57 @@ class Skill:
             "description": self.description,
             "reason": self.reason or None,
             "tools": [{"name": f"{self.name}.{tool.name}", "description": tool.summary, "parameters": list(tool.parameters)} for tool in self.tools],
+            "folder": str(self.folder) if self.folder.name else None,
         }
 
 
-def find_skills(plugins: Plugins | None = None) -> list[Skill]:
-    """All installed skills by name, those that cannot run with their reason."""
+@dataclass(frozen=True)
+class SkillFolders:
+    """Where skills lie beside the installed packages: the user's folder, then the workspace's. None is looked at that the owner did not name."""
+
+    user: Path | None = None
+    workspace: Path | None = None
+
+    @classmethod
+    def of(cls, home: Path, environ: Mapping[str, str] = os.environ) -> SkillFolders:
+        """`skills` in the profile's folder, and TRADESKILL_SKILLS. A skill has the profile's rights, so the folder one happens to work in is not searched."""
+        workspace = environ.get("TRADESKILL_SKILLS")
+        return cls(home / "skills", Path(workspace).expanduser().absolute() if workspace else None)
+
+    def __iter__(self) -> Iterator[Path]:
+        for place in (self.user, self.workspace):
+            if place is not None and place.is_dir():
+                yield from sorted(child for child in place.iterdir() if (child / "SKILL.md").is_file())
+
+
+def find_skills(plugins: Plugins | None = None, folders: SkillFolders | None = None) -> list[Skill]:
+    """All skills by name, those that cannot run with their reason. The first of a name wins: installed, the user's folder, the workspace's."""
     plugins = plugins or Plugins()
-    found = []
-    for report in plugins.report():
-        if report.error or "skill" not in report.kinds:
-            continue
-        try:
-            found.append(_read(report.name, plugins.require(report.name, "skill").skill_module()))
-        except TradeskillError as error:
-            found.append(Skill(report.name, "", Path(), reason=str(error)))
+    reports = plugins.report()
+    names = [report.name for report in reports if not report.error]
+    found: list[Skill] = []
+    for report in reports:
+        if not report.error and "skill" in report.kinds:
+            found.append(_listed(report.name, partial(_read_installed, report.name, plugins, names)))
+    for folder in folders or ():
+        taken = next((skill for skill in found if skill.name == folder.name), None)
+        if taken is None:
+            found.append(_listed(folder.name, partial(read_folder, folder, names), folder))
+        else:
+            found.append(Skill(folder.name, "", folder, reason=f"the name {folder.name} is taken by {taken.folder}: rename this one"))
     return sorted(found, key=lambda skill: skill.name)
+
+
+def find_skill(name: str, plugins: Plugins, folders: SkillFolders | None = None) -> Skill:
+    """The one that runs under this name; NotFoundError or PluginError with the reason when there is none. Imports no other."""
+    try:
+        module = plugins.require(name, "skill").skill_module()
+    except NotFoundError:
+        for folder in folders or ():
+            if folder.name == name:
+                return read_folder(folder)
+        raise
+    return _read(name, module, None)
 
 
 async def call_tool(profile: Profile, name: str, arguments: Json) -> Any:
@@ -131,49 +210,77 @@ async def call_tool(profile: Profile, name: str, arguments: Json) -> Any:
     skill_name, _, tool_name = name.partition(".")
     if not isinstance(arguments, dict):
         raise InputError(f"{name}: arguments must be a JSON object")
-    skill = _read(skill_name, profile.plugins.require(skill_name, "skill").skill_module())
+    home = getattr(profile, "home", None)
+    skill = find_skill(skill_name, profile.plugins, SkillFolders.of(home) if home is not None else None)
     for candidate in skill.tools:
         if candidate.name == tool_name:
             return await candidate.call(profile, arguments)
     raise NotFoundError(f"{name}: skill {skill_name} has {', '.join(f'{skill_name}.{t.name}' for t in skill.tools)}")
 
 
-def read_frontmatter(text: str, name: str) -> Mapping[str, Any]:
-    """SKILL.md's YAML head, checked against the open Agent Skills format; PluginError names what is wrong."""
-    import yaml
-
-    match = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
-    if match is None:
-        raise PluginError(f"skill {name}: SKILL.md does not start with a YAML head between --- lines")
+def _listed(name: str, read: Callable[[], Skill], folder: Path | None = None) -> Skill:
     try:
-        head = yaml.safe_load(match.group(1))
-    except yaml.YAMLError as error:
-        raise PluginError(f"skill {name}: SKILL.md's head is not YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(head, dict) or not set(head) <= _FRONTMATTER_KEYS:
-        extra = set(head) - _FRONTMATTER_KEYS if isinstance(head, dict) else head
-        raise PluginError(f"skill {name}: SKILL.md's head may hold {', '.join(sorted(_FRONTMATTER_KEYS))}; not {extra}")
-    if head.get("name") != name or _NAME.fullmatch(name) is None or len(name) > 64:
-        raise PluginError(f"skill {name}: SKILL.md names {head.get('name')!r}; it must be the folder's name in lowercase letters, digits and hyphens")
-    description = head.get("description")
-    if not isinstance(description, str) or not 1 <= len(description) <= 1024:
-        raise PluginError(f"skill {name}: SKILL.md needs a description of 1 to 1024 characters: what it does and when to use it")
-    metadata = head.get("metadata", {})
-    if not isinstance(metadata, dict) or not all(isinstance(k, str) and isinstance(v, str) for k, v in metadata.items()):
-        raise PluginError(f"skill {name}: SKILL.md's metadata must map text to text")
-    return head
+        return read()
+    except TradeskillError as error:
+        return Skill(name, "", folder or Path(), reason=str(error))
 
 
-def _read(name: str, module_name: str) -> Skill:
+def _read_installed(name: str, plugins: Plugins, names: Iterable[str] | None) -> Skill:
+    return _read(name, plugins.require(name, "skill").skill_module(), names)
+
+
+def _read(name: str, module_name: str, plugins: Iterable[str] | None) -> Skill:
     try:
         module = import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever a stranger's module raises
         raise PluginError(f"skill {name}: {module_name} did not load: {type(error).__name__}: {' '.join(str(error).split())}") from error
-    folder = Path(module.__file__ or "").parent
+    return _made(name, Path(module.__file__ or "").parent, lambda: module, plugins, module_name)
+
+
+def read_folder(folder: Path, plugins: Iterable[str] | None = None) -> Skill:
+    """A skill that is a folder and no package: its tools are in `tools.py` beside SKILL.md. PluginError with the reason when it cannot run."""
+    name = folder.name
+
+    def load() -> ModuleType:
+        from importlib.util import module_from_spec, spec_from_file_location
+
+        key = f"tradeskill_skill_folder_{name.replace('-', '_')}"
+        known = sys.modules.get(key)
+        if known is not None and known.__file__ == str(folder / "tools.py"):
+            return known
+        if not (folder / "tools.py").is_file():
+            raise PluginError(f"skill {name}: {folder} has no tools.py: instructions alone are for the agent's host to read")
+        spec = spec_from_file_location(key, folder / "tools.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        sys.modules[key] = module
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:  # whatever a stranger's module raises
+            del sys.modules[key]
+            raise PluginError(f"skill {name}: tools.py did not load: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        return module
+
+    return _made(name, folder, load, plugins, "tools.py")
+
+
+def _made(name: str, folder: Path, load: Callable[[], ModuleType], plugins: Iterable[str] | None, module_name: str) -> Skill:
+    """SKILL.md is read and what it needs is looked for before anything of a folder runs."""
     try:
         head = read_frontmatter((folder / "SKILL.md").read_text(encoding="utf-8"), name)
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise PluginError(f"skill {name}: SKILL.md is missing beside {module_name}") from error
     if folder.name != name:
         raise PluginError(f"skill {name}: its folder is called {folder.name}")
-    tools = tuple(Tool(key.rstrip("_"), value) for key, value in vars(module).items() if getattr(value, "__tool__", False))
+    needs = read_needs(head.get("metadata", {}), name)
+    if needs.plugins and plugins is None:
+        plugins = [report.name for report in Plugins().report() if not report.error]
+    lacking = missing(needs, plugins or ())
+    if lacking:
+        raise PluginError(f"skill {name}: {lacking}")
+    tools = tuple(Tool(key.rstrip("_"), value) for key, value in vars(load()).items() if getattr(value, "__tool__", False))
+    for each in tools:
+        if _MCP_NAME.fullmatch(f"{name.replace('-', '_')}_{each.name}") is None:
+            raise PluginError(f"skill {name}: the tool {each.name} cannot be offered to agents: SKILL_TOOL must be 1 to 64 of a-z, 0-9 and _")
     return Skill(name, head["description"], folder, tools, frontmatter=head)

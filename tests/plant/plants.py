@@ -9,6 +9,7 @@ __all__ = ["PLANTS", "Plant"]
 
 SELLER: Final = "core/tradeskill/seller"
 JOURNAL: Final = "core/tradeskill/journal"
+POLICY: Final = "core/tradeskill/policy"
 BUYER: Final = "core/tradeskill/buyer.py"
 WALLET: Final = "wallet/tradeskill_wallet"
 
@@ -57,7 +58,7 @@ PLANTS: Final = (
     ),
     Plant("impure-work-repeated", f"{SELLER}/executing.py", "if listing.pure and row.attempt <", "if row.attempt <"),
     Plant("start-forgotten-too-early", f"{SELLER}/executing.py", "            if not row.contested:", "            if True:", first=3000),
-    Plant("float-sum", f"{JOURNAL}/buying.py", "    value = total(tx, name) + by\n", "    value = int(float(total(tx, name)) + float(by))\n"),
+    Plant("float-sum", f"{JOURNAL}/spending.py", "    value = total(tx, name) + by\n", "    value = int(float(total(tx, name)) + float(by))\n"),
     Plant("float-allocation", "core/tradeskill/allocation.py", "        missing -= used\n", "        missing = int(float(missing) - float(used))\n"),
     Plant("excess-forgotten", "core/tradeskill/allocation.py", "        if rest:\n", "        if rest < 0:\n"),
     Plant(
@@ -137,7 +138,35 @@ PLANTS: Final = (
         '            await self._give_up(purchase, "release", "unknown", "not published")\n'
         '            return\n        if proof.state == "nothing":\n            raise',
     ),
-    Plant("cap-unchecked", "core/tradeskill/policy.py", "    check(tx, amount, caps, this)\n", ""),
+    Plant("cap-unchecked", f"{POLICY}/gate.py", "    if caps.in_total is None or replaced:\n", "    if True:\n"),
+    Plant(
+        "window-forgotten",
+        f"{POLICY}/gate.py",
+        "            by[kind] = spending.within(connection, clock - span)\n",
+        "            by[kind] = spending.within(connection, clock)\n",
+        ("tests/test_policy_model.py::test_what_is_reserved_is_what_the_model_allows",),
+    ),
+    Plant(
+        "ancestor-not-debited",
+        f"{POLICY}/gate.py",
+        "    for grant in lineage(tx, grant_id):\n        spending.change_budget",
+        "    for grant in lineage(tx, grant_id)[:1]:\n        spending.change_budget",
+        ("tests/test_policy_model.py::test_what_is_reserved_is_what_the_model_allows",),
+    ),
+    Plant(
+        "clock-set-back-frees",
+        f"{JOURNAL}/spending.py",
+        '    return max(now, int(meta(connection, "spending.clock") or "0"))\n',
+        "    return now\n",
+        ("tests/test_policy_windows.py::test_a_clock_set_back_frees_nothing",),
+    ),
+    Plant(
+        "older-policy-obeyed",
+        f"{POLICY}/gate.py",
+        "    if looser:\n        older",
+        "    if not serial:\n        older",
+        ("tests/test_policy_owner.py::test_an_older_signed_policy_put_back_stops_spending",),
+    ),
     # the wallet
     Plant(
         "bool-of-the-string-false",

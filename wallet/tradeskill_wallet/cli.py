@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -25,7 +27,7 @@ PATIENCE: Final = 5.0  # seconds without news after which `sweep` and `restore` 
 app = group("The Nano wallet of this profile.", "tradeskill wallet balance", 'tradeskill wallet send nano_3... "0.5 XNO"')
 
 
-def _with_wallet(password_file: Path | None, as_json: bool, act: Callable[[NanoWallet], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+def _with_wallet(password_file: Path | None, as_json: bool, act: Callable[[NanoWallet, Profile], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
     async def main() -> dict[str, Any]:
         from tradeskill.errors import NotFoundError
         from tradeskill_wallet.nano import NanoWallet
@@ -34,7 +36,7 @@ def _with_wallet(password_file: Path | None, as_json: bool, act: Callable[[NanoW
             wallet = (await profile.wallets()).get("nano")
             if not isinstance(wallet, NanoWallet):
                 raise NotFoundError(NO_WALLET)
-            return await act(wallet)
+            return await act(wallet, profile)
 
     return run(main, as_json=as_json)
 
@@ -46,7 +48,7 @@ def address(
 ) -> None:
     """Show the address that this wallet can be funded at."""
 
-    async def act(wallet: NanoWallet) -> dict[str, Any]:
+    async def act(wallet: NanoWallet, profile: Profile) -> dict[str, Any]:
         return {"address": await wallet.address()}
 
     found = _with_wallet(password_file, as_json, act)
@@ -65,7 +67,7 @@ def address(
 def balance(as_json: AsJson = False, password_file: PasswordFile = None) -> None:
     """Show what can be spent, and what is still to be collected."""
 
-    async def act(wallet: NanoWallet) -> dict[str, Any]:
+    async def act(wallet: NanoWallet, profile: Profile) -> dict[str, Any]:
         found = await wallet.balance()
         return {
             "available": str(found.available),
@@ -82,7 +84,7 @@ def balance(as_json: AsJson = False, password_file: PasswordFile = None) -> None
 def receive(as_json: AsJson = False, password_file: PasswordFile = None) -> None:
     """Receive what waits for the wallet's own address."""
 
-    async def act(wallet: NanoWallet) -> dict[str, Any]:
+    async def act(wallet: NanoWallet, profile: Profile) -> dict[str, Any]:
         return {"received": await wallet.receive()}
 
     show_entry(_with_wallet(password_file, as_json, act), as_json)
@@ -105,7 +107,7 @@ def send(
     """
     logs(verbose)
 
-    async def act(wallet: NanoWallet) -> dict[str, Any]:
+    async def act(wallet: NanoWallet, profile: Profile) -> dict[str, Any]:
         import secrets
 
         from tradeskill.money import parse_amount
@@ -116,7 +118,8 @@ def send(
             confirm(f"Send {value} to {address}?", "wallet send", "the send")
         if not key:
             say(f"sending under key {name}")
-        proof = await wallet.send(address, value, name)
+        async with nullcontext() if wallet.owns(address) else _gate(profile, wallet, "send", address, f"send:{name}", value.value):
+            proof = await wallet.send(address, value, name)
         return {"hash": proof.payment_id, "state": proof.state, "amount_raw": str(value.value), "to": address, "key": name}
 
     show_entry(_with_wallet(password_file, as_json, act), as_json)
@@ -132,17 +135,29 @@ def sweep(
 ) -> None:
     """Bring what paid invoices hold to one place."""
 
-    async def act(wallet: NanoWallet) -> dict[str, Any]:
+    async def act(wallet: NanoWallet, profile: Profile) -> dict[str, Any]:
         target = wallet.check_address(to) if to else None
         if target is not None and not yes:
             confirm(f"Send everything that paid invoices hold to {target}?", "wallet sweep", "the sweep")
         balance = await wallet.balance()
-        made = await wallet.sweep(target)
+        made = await wallet.sweep(target, None if target is None or wallet.owns(target) else partial(_gate, profile, wallet, "sweep", target))
         if target is not None:
             return {"blocks": made}
         return await _gathered(wallet, balance.available.value + balance.incoming.value, made)
 
     show_entry(_with_wallet(password_file, as_json, act), as_json)
+
+
+def _gate(
+    profile: Profile, wallet: NanoWallet, kind: Literal["send", "sweep"], to: str, purpose: str, amount: int
+) -> AbstractAsyncContextManager[None]:
+    """What goes to somebody else is spending: the policy stands around each send."""
+    from tradeskill.money import Amount
+    from tradeskill.policy import Intended
+    from tradeskill.policy.by_hand import spending
+
+    wish = Intended(purpose, Amount(amount, wallet.unit), seller=to, kind=kind)
+    return spending(profile.journal, profile.world, wish, profile.guard(), f"a {kind}", profile.ask_owner, lambda: wallet.signed(purpose))
 
 
 async def _gathered(wallet: NanoWallet, whole: int, made: int) -> dict[str, Any]:
@@ -173,7 +188,7 @@ def scan(
     Finds every account of the seed that the ledger knows, and puts up money found there for `sweep`.
     """
 
-    async def act(wallet: NanoWallet) -> dict[str, Any]:
+    async def act(wallet: NanoWallet, profile: Profile) -> dict[str, Any]:
         from tradeskill_wallet.primitives import encode_address
 
         found = await wallet.scan(gap)

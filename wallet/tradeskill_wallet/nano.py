@@ -22,7 +22,7 @@ from tradeskill_wallet.evidence import Evidence, Question
 from tradeskill_wallet.hints import Hints
 from tradeskill_wallet.keys import EPOCHS, Keys, invoice_index
 from tradeskill_wallet.primitives import BURN, decode_address, encode_address
-from tradeskill_wallet.purse import Purse
+from tradeskill_wallet.purse import Gate, Purse
 from tradeskill_wallet.recovery import EMPTY_EPOCHS, Found, gap_scan, probe
 from tradeskill_wallet.rpc import Nodes
 from tradeskill_wallet.seedfile import create_seed, open_seed
@@ -201,10 +201,21 @@ class NanoWallet:
         await self._chain.flush_all()  # what an interrupted call stored is finished first
         return await self._purse.receive()
 
-    async def sweep(self, to: str | None = None) -> int:
-        """Bring what paid invoices hold to the first main account, or to `to`. Returns how many blocks were made. Safe to repeat."""
+    async def sweep(self, to: str | None = None, gate: Gate | None = None) -> int:
+        """Bring what paid invoices hold to the first main account, or to `to`. Returns how many blocks were made. Safe to repeat.
+
+        `gate` stands around each send, under its purpose and with its amount.
+        """
         await self._chain.flush_all()
-        return await self._purse.sweep(None if to is None else decode_address(self.check_address(to)))
+        return await self._purse.sweep(None if to is None else decode_address(self.check_address(to)), gate)
+
+    def owns(self, address: str) -> bool:
+        """Whether money sent there stays in this wallet."""
+        return self._store.rows.account(decode_address(self.check_address(address))) is not None
+
+    def signed(self, purpose: str) -> bool:
+        """Whether a block was ever stored under this purpose (`send:KEY`, `sweep:…`): only what is stored is published."""
+        return self._store.rows.by_purpose(purpose) is not None
 
     async def send(self, address: str, amount: Amount, key: str) -> Proof:
         """Send from the main accounts to any address, once per `key`. RefusedError while nothing was signed for it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -18,7 +18,9 @@ from tradeskill_wallet.rpc import Nodes
 from tradeskill_wallet.settlement import Answers, weigh
 from tradeskill_wallet.store import AccountRow, BlockRow, IncomingRow, Store
 
-__all__ = ["Purse"]
+__all__ = ["Gate", "Purse"]
+
+Gate = Callable[[str, int], contextlib.AbstractAsyncContextManager[None]]  # around a send under this purpose, of so much raw
 
 SWEEPS: Final = 8  # accounts swept at the same time
 AT_ONCE: Final = 100  # sends received into one main account by one `receive`
@@ -62,7 +64,7 @@ class Purse:
         """Receive final sends waiting for the main accounts, largest first. Returns how many receive blocks were made."""
         return sum([await self._receive_into(main) for main in self.mains()])
 
-    async def sweep(self, to: bytes | None) -> int:
+    async def sweep(self, to: bytes | None, gate: Gate | None = None) -> int:
         """What paid invoices hold goes to the account `to`, else to the first main one. Returns how many blocks were made."""
         target = self.mains()[0].account if to is None else to
         turns = asyncio.Semaphore(SWEEPS)
@@ -70,7 +72,7 @@ class Purse:
         async def sweep(account: bytes) -> int:
             owner = self._store.rows.account(account)
             async with turns:
-                return 0 if owner is None else await self.receive_known(owner) + await self._sweep_one(owner, target)
+                return 0 if owner is None else await self.receive_known(owner) + await self._sweep_one(owner, target, gate)
 
         waiting = dict.fromkeys(row.account for row in self._store.rows.uncollected())
         results = await asyncio.gather(*(sweep(account) for account in waiting), return_exceptions=True)
@@ -151,13 +153,15 @@ class Purse:
         row = self._store.rows.by_purpose(f"receive:{send}")
         return row is None or row.state == "dead"
 
-    async def _sweep_one(self, owner: AccountRow, target: bytes) -> int:
+    async def _sweep_one(self, owner: AccountRow, target: bytes, gate: Gate | None) -> int:
         head = self._store.rows.head(owner.account)
         made = 0
         if head is not None and head.block.balance > 0 and target != owner.account:
-            with contextlib.suppress(RefusedError):  # a refund was quicker
-                await self._chain.send("sweep", f"sweep:{head.block.hash_hex}", [owner], target, head.block.balance)
-                made = 1
+            purpose, amount = f"sweep:{head.block.hash_hex}", head.block.balance
+            async with contextlib.nullcontext() if gate is None else gate(purpose, amount):
+                with contextlib.suppress(RefusedError):  # a refund was quicker
+                    await self._chain.send("sweep", purpose, [owner], target, amount)
+                    made = 1
             head = self._store.rows.head(owner.account)
         if head is not None and head.block.balance == 0:
             done = [row.hash for row in self._store.rows.incoming(owner.account) if not self._unreceived(row.hash)]

@@ -32,6 +32,7 @@ async def examine(load: Callable[[], Profile]) -> list[dict[str, Any]]:
         found.append(await _check("wallets", lambda: _wallets(profile)))
         found.append(await _check("offers", lambda: _offers(profile)))
         found.append(_caps(profile))
+        found.append(await _check("policy", lambda: _policy(profile)))
     return found
 
 
@@ -85,6 +86,15 @@ async def _wallets(profile: Profile) -> str:
 async def _offers(profile: Profile) -> str:
     backends = await profile.backends()
     return f"{len(profile.config.offers)} configured" + (f", backends {', '.join(backends)}" if backends else "")
+
+
+async def _policy(profile: Profile) -> str:
+    from tradeskill.policy.gate import check_not_frozen, standing
+
+    guard = profile.guard()
+    profile.journal.read(check_not_frozen)
+    obeyed = profile.journal.read(lambda c: standing(c, guard.file))[0]
+    return "none: the caps of config.yaml hold alone" if obeyed is None else "policy.yaml is as the owner confirmed it, or tighter"
 
 
 def _caps(profile: Profile) -> dict[str, Any]:

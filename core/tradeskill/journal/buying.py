@@ -1,4 +1,4 @@
-"""The buyer's statements: purchases, reservations, pinned sellers. Every write is conditional on state and changes one row or raises."""
+"""The buyer's statements: purchases and pinned sellers. Every write is conditional on state and changes one row or raises."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
-from tradeskill.errors import NotFoundError, StaleFenceError, StateError, UntrustedError
+from tradeskill.errors import NotFoundError, StaleFenceError, UntrustedError
 from tradeskill.journal.database import Transaction
 from tradeskill.journal.records import Purchase, from_row
 from tradeskill.lifecycle import PURCHASE, advance
-from tradeskill.money import MAX_RAW, parse_raw
 
 __all__ = [
     "add_purchase",
-    "change_total",
     "check_pin",
     "find_by_intent",
     "find_by_job",
@@ -24,9 +22,6 @@ __all__ = [
     "pins",
     "purchase",
     "purchases",
-    "reservation",
-    "set_reservation",
-    "total",
 ]
 
 
@@ -87,38 +82,6 @@ def move_purchase(tx: Transaction, purchase_id: str, state: str, event: str, now
     if changed != 1:
         raise StaleFenceError(f"purchase {purchase_id} is not in state {state!r} any more")
     return purchase(tx, purchase_id)
-
-
-# reservations: reserved -> committed | released; committed -> released (refunded)
-
-
-def reservation(connection: sqlite3.Connection, purchase_id: str) -> tuple[str, int, str] | None:
-    """(state, amount, unit)."""
-    row = connection.execute("SELECT state, amount, unit FROM reservations WHERE purchase_id = ?", (purchase_id,)).fetchone()
-    return None if row is None else (row[0], parse_raw(row[1]), row[2])
-
-
-def set_reservation(tx: Transaction, purchase_id: str, state: str, amount: int, unit: str, seller: str, now: int) -> None:
-    """Write a reservation's new state; totals are the policy's to keep, in the same transaction."""
-    tx.execute(
-        "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (purchase_id) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at",
-        (purchase_id, state, str(amount), unit, seller, now, now),
-    )
-
-
-def total(connection: sqlite3.Connection, name: str) -> int:
-    row = connection.execute("SELECT value FROM totals WHERE name = ?", (name,)).fetchone()
-    return 0 if row is None else parse_raw(row[0])
-
-
-def change_total(tx: Transaction, name: str, by: int) -> int:
-    """The new running total; StateError rather than below 0 or above 2^128 - 1."""
-    value = total(tx, name) + by
-    if not 0 <= value <= MAX_RAW:
-        raise StateError(f"total {name} would leave its range")
-    tx.execute("INSERT INTO totals VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, str(value)))
-    return value
 
 
 # pinned sellers

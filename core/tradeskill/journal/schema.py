@@ -64,6 +64,26 @@ MIGRATIONS: Final = (
         "CREATE INDEX pins_seller ON pins (seller)",
         "CREATE TABLE results (sha256 TEXT PRIMARY KEY, size INTEGER NOT NULL, kept_until INTEGER NOT NULL) STRICT",
     ),
+    (
+        # one row a spend: a purchase's under its id, any other under `send:`, `sweep:` or `refund:` and its key
+        "ALTER TABLE reservations ADD COLUMN kind TEXT NOT NULL DEFAULT 'purchase'",
+        "ALTER TABLE reservations ADD COLUMN job TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE reservations ADD COLUMN offer TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE reservations ADD COLUMN market TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE reservations ADD COLUMN grant_id TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE reservations ADD COLUMN settled_at INTEGER",  # by the largest clock seen: when it was known to be paid; NULL before
+        "UPDATE reservations SET job = purchase_id, settled_at = CASE state WHEN 'reserved' THEN NULL ELSE updated_at END",
+        """UPDATE reservations SET offer = coalesce((SELECT json_extract(purchases.offer, '$.body.offer_id') FROM purchases
+            WHERE purchases.purchase_id = reservations.purchase_id), '')""",
+        "CREATE INDEX reservations_state ON reservations (state, settled_at)",
+        "CREATE INDEX reservations_seller ON reservations (seller)",
+        "CREATE INDEX reservations_offer ON reservations (offer)",
+        "CREATE INDEX reservations_job ON reservations (job)",
+        """CREATE TABLE grants (
+            grant_id TEXT PRIMARY KEY, parent TEXT NOT NULL, note TEXT NOT NULL, made_at INTEGER NOT NULL, expires_at INTEGER, revoked_at INTEGER) STRICT""",
+        """CREATE TABLE grant_budgets (
+            grant_id TEXT NOT NULL, unit TEXT NOT NULL, most TEXT NOT NULL, held TEXT NOT NULL, PRIMARY KEY (grant_id, unit)) STRICT""",
+    ),
 )
 
 

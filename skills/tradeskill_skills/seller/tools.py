@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import TypedDict  # pydantic needs this one below Python 3.12
 
 from tradeskill.contracts import Limits
+from tradeskill.downloads import FOLDER as DOWNLOADS
 from tradeskill.errors import InputError, NotFoundError, StateError
 from tradeskill.journal import Fulfilment, selling
 from tradeskill.journal.records import read_document
@@ -38,9 +39,10 @@ class FulfilmentView(TypedDict):
     attempt: int
     result_sha256: str | None
     error: dict[str, str] | None
+    untrusted: Literal[True]
 
 
-@tool
+@tool(spends=False, repeatable=True)
 async def register_offer(profile: Profile, name: str = "") -> list[dict[str, Any]]:
     """Publish the configured offers (or the one called `name`) on the market. Repeatable; an unchanged offer keeps its version."""
     from tradeskill_skills.buyer.tools import offer_view
@@ -52,7 +54,7 @@ async def register_offer(profile: Profile, name: str = "") -> list[dict[str, Any
     return [dict(offer_view(listing.offer)) for listing in listings.values() if name in ("", listing.name)]
 
 
-@tool
+@tool(reads=True)
 async def list_jobs(profile: Profile, states: list[str] | None = None, limit: int = 50) -> list[FulfilmentView]:
     """The jobs of this seller, with input and payments. Reads only.
 
@@ -64,7 +66,7 @@ async def list_jobs(profile: Profile, states: list[str] | None = None, limit: in
     return [*fresh, *[fulfilment_view(profile, row) for row in rows]][:limit]
 
 
-@tool
+@tool(spends=False, repeatable=True)
 async def quote(profile: Profile, job_id: str) -> FulfilmentView:
     """Check a requested job (signature, offer version, input, capacity) and send a signed quote with a fresh invoice, or decline it with the reason."""
     if not profile.config.offers:
@@ -76,7 +78,7 @@ async def quote(profile: Profile, job_id: str) -> FulfilmentView:
     return fulfilment_view(profile, _row(profile, job_id))
 
 
-@tool
+@tool(spends=True, repeatable=True)
 async def verify_payment(profile: Profile, job_id: str) -> FulfilmentView:
     """Look for final money on the job's invoices, on this profile's own node. Only this makes a job paid."""
     row = _row(profile, job_id)
@@ -87,7 +89,7 @@ async def verify_payment(profile: Profile, job_id: str) -> FulfilmentView:
     return fulfilment_view(profile, _row(profile, job_id))
 
 
-@tool
+@tool(spends=False, repeatable=True)
 async def lock(profile: Profile, job_id: str) -> FulfilmentView:
     """Take the lease on a paid job under a new fence, before working on it. Refused while it is unpaid or another worker holds it."""
     row = _row(profile, job_id)
@@ -99,7 +101,7 @@ async def lock(profile: Profile, job_id: str) -> FulfilmentView:
     return fulfilment_view(profile, leased)
 
 
-@tool
+@tool(spends=False, repeatable=True)
 async def deliver(profile: Profile, job_id: str, text: str | None = None, file: str | None = None, media_type: str = "") -> FulfilmentView:
     """Deliver a result made by hand (`text`, or the bytes of `file`) with a signed receipt. Refused unless the job is paid and locked."""
     if (text is None) == (file is None):
@@ -111,7 +113,7 @@ async def deliver(profile: Profile, job_id: str, text: str | None = None, file: 
         raise StateError(f"job {job_id} is {row.state}: only a paid and locked job can be delivered; use verify_payment, then lock")
     seller = await profile.seller()
     if row.state != "executed":
-        data = text.encode() if text is not None else await profile.world.offload(lambda: _read(file or ""))
+        data = text.encode() if text is not None else await profile.world.offload(lambda: _read(file or "", profile.home))
         _check_result(profile, row, data, media_type)
         held = await seller.executing.lease(job_id)
         if not isinstance(held, Fulfilment):
@@ -122,7 +124,7 @@ async def deliver(profile: Profile, job_id: str, text: str | None = None, file: 
     return fulfilment_view(profile, _row(profile, job_id))
 
 
-@tool
+@tool(repeatable=True, slow=True)
 async def sell(profile: Profile, idle_seconds: float | None = None, drain: bool = False) -> dict[str, int]:
     """Run the worker: quote, verify, execute and deliver until idle for `idle_seconds` (or, with `drain`, until nothing paid is left)."""
     if idle_seconds is None and not drain:
@@ -169,6 +171,7 @@ def _requested_view(job: Job) -> FulfilmentView:
         "attempt": 0,
         "result_sha256": None,
         "error": None,
+        "untrusted": True,
     }
 
 
@@ -190,6 +193,7 @@ def fulfilment_view(profile: Profile, row: Fulfilment) -> FulfilmentView:
         "attempt": row.attempt,
         "result_sha256": row.result_sha256,
         "error": None if row.error_code is None else {"code": row.error_code, "message": row.error_message or ""},
+        "untrusted": True,
     }
 
 
@@ -197,8 +201,12 @@ def _row(profile: Profile, job_id: str) -> Fulfilment:
     return profile.journal.read(lambda c: selling.fulfilment(c, job_id))
 
 
-def _read(name: str) -> bytes:
+def _read(name: str, home: Path) -> bytes:
+    """InputError for the profile's own files (keys, journal): whoever talks a model into delivering one gets nothing. What was downloaded may go."""
+    path = Path(name).resolve()
+    if path.is_relative_to(home.resolve()) and not path.is_relative_to((home / DOWNLOADS).resolve()):
+        raise InputError(f"file {name} belongs to the profile itself and is never delivered")
     try:
-        return Path(name).read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f"file {name} cannot be read: {error.strerror}") from error

@@ -24,13 +24,15 @@ COMMANDS: Final[dict[str, str]] = {
     "job": "tradeskill.faces.cli.buying:job",
     "receipt": "tradeskill.faces.cli.buying:receipt",
     "earnings": "tradeskill.faces.cli.selling:earnings",
+    "policy": "tradeskill.faces.cli.policy:policy",
     "review": "tradeskill.faces.cli.selling:review",
     "identity": "tradeskill.faces.cli.home:identity",
     "backup": "tradeskill.faces.cli.home:backup",
     "restore": "tradeskill.faces.cli.home:restore",
     "plugins": "tradeskill.faces.cli.listing:plugins",
-    "skills": "tradeskill.faces.cli.listing:skills",
-    "call": "tradeskill.faces.cli.listing:call",
+    "skills": "tradeskill.faces.cli.skills:skills",
+    "call": "tradeskill.faces.cli.skills:call",
+    "mcp": "tradeskill.faces.cli.mcp:mcp",
 }
 INTERRUPTED: Final = 130
 _ClickError: Final[type[Any]] = typer.BadParameter.__mro__[2]  # click's base class, in whichever package this typer keeps click

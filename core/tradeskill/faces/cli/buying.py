@@ -104,7 +104,7 @@ async def _hire(profile: Profile, name: str, input_text: str, maximum: str, labe
     buyer = await profile.buyer(lambda purchase: say(f"  {purchase.state}") if not as_json else None)
     label, known = _live_try(profile, buyer, chosen, value, label)
     if known is None or known.state in tools.BEFORE_MONEY:
-        _check_caps(profile, chosen.price, cap)
+        _check_caps(profile, chosen, chosen.price, cap)
         if not as_json or not yes:
             new = "" if profile.journal.read(lambda c: buying.check_pin(c, chosen.seller)) else " (never bought from before)"
             say(f"{printable(chosen.title)}  by seller {chosen.seller[:16]}…{new}  price {chosen.price or 'by quote'}  cap {cap or 'none'}")
@@ -120,7 +120,7 @@ async def _hire(profile: Profile, name: str, input_text: str, maximum: str, labe
     if output is not None:
         _save(buyer.result(purchase), purchase.result_type or "", purchase.job_id or purchase.purchase_id, output)
     if as_json:
-        show({**view, "result": await tools.result(profile, purchase.purchase_id, wait=False)})
+        show({**view, "result": await tools.result(profile, purchase.purchase_id, wait=False, limit=sys.maxsize)})
     elif output is None:
         _write_result(buyer.result(purchase), purchase)
     return 0
@@ -139,12 +139,14 @@ def _live_try(profile: Profile, buyer: Buyer, offer: Offer, value: Json, label: 
     raise AssertionError("count() does not end")
 
 
-def _check_caps(profile: Profile, price: Amount | None, cap: Amount | None) -> None:
-    """Before anybody is asked for anything: PolicyError where the offer's own price is above a cap."""
+def _check_caps(profile: Profile, offer: Offer, price: Amount | None, cap: Amount | None) -> None:
+    """Before anybody is asked for anything: PolicyError where the policy refuses this offer at this price."""
     from tradeskill import policy
 
     if price is not None:
-        profile.journal.read(lambda c: policy.check(c, price, profile.caps, cap))
+        wish = policy.Intended("", price, seller=offer.seller, offer=offer.offer_id, tags=offer.tags, markets=profile.market_names)
+        guard = profile.guard()
+        profile.journal.read(lambda c: policy.check(c, wish, guard, cap, profile.world.now_ms()))
 
 
 def _not_received(view: dict[str, Any], as_json: bool) -> int:
@@ -177,7 +179,7 @@ async def _dry_run(profile: Profile, name: str, input_text: str, maximum: str, a
     from tradeskill.errors import RefusedError
 
     chosen, value, cap = await _wish(profile, name, input_text, maximum)
-    _check_caps(profile, chosen.price, cap)
+    _check_caps(profile, chosen, chosen.price, cap)
     buyer = await profile.buyer()
     purchase = await buyer.intend(chosen, value, cap=cap, label=f"dry run {profile.world.random_bytes(8).hex()}")
     purchase = await buyer.drive(purchase.purchase_id, ("verified",))
@@ -185,7 +187,7 @@ async def _dry_run(profile: Profile, name: str, input_text: str, maximum: str, a
     if purchase.state != "verified":
         raise RefusedError(f"no quote: {(view['error'] or {'message': purchase.state})['message']}; nothing was paid")
     await buyer.cancel(purchase.purchase_id, "dry run")
-    _check_caps(profile, Amount(int(purchase.amount or "0"), purchase.unit or "raw"), cap)
+    _check_caps(profile, chosen, Amount(int(purchase.amount or "0"), purchase.unit or "raw"), cap)
     if as_json:
         show({**view, "state": "canceled", "dry_run": True, "next": "the same command without --dry-run"})
     else:

@@ -1,15 +1,12 @@
-"""Commands that show what is installed: `plugins`, `skills`, and `call` for any skill's tool."""
+"""The command that shows what is installed: `plugins`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
-
 import typer
 
-from tradeskill.faces.cli.shell import AsJson, PasswordFile, example, load_profile, read_input, run, show
+from tradeskill.faces.cli.shell import AsJson, example, show
 
-__all__ = ["call", "plugins", "skills"]
+__all__ = ["plugins"]
 
 
 @example("tradeskill plugins", "tradeskill plugins --json")
@@ -43,41 +40,3 @@ def plugins(as_json: AsJson = False) -> None:
             typer.echo(f"             did not load: {report.error}")
         for capability in report.capabilities:
             typer.echo(f"             {capability.name} = {capability.value}: {capability.reason}")
-
-
-@example("tradeskill skills", "tradeskill skills --json")
-def skills(as_json: AsJson = False) -> None:
-    """List the skills agents can use, with their tools."""
-    from tradeskill.skills import find_skills
-
-    found = find_skills()
-    if as_json:
-        show([skill.described() for skill in found])
-        return
-    for skill in found:
-        typer.echo(f"{skill.name}: {skill.description}" if not skill.reason else f"{skill.name}: cannot run: {skill.reason}")
-        for tool in skill.tools:
-            typer.echo(f"  {skill.name}.{tool.name}({', '.join(tool.parameters)})")
-            typer.echo(f"      {tool.summary}")
-
-
-@example("""tradeskill call buyer.search '{"query": "markdown"}'""", "tradeskill call seller.quote '{\"job_id\": \"JOB_ID\"}' --config seller.yaml")
-def call(
-    tool: Annotated[str, typer.Argument(help="SKILL.TOOL, see `tradeskill skills`.")],
-    arguments: Annotated[str, typer.Argument(help="The tool's arguments: a JSON object, @FILE or @- for stdin.")] = "{}",
-    config: Annotated[Path | None, typer.Option("--config", help="YAML merged over the profile's, as with `sell CONFIG`.", show_default=False)] = None,
-    as_json: AsJson = False,
-    password_file: PasswordFile = None,
-) -> None:
-    """Call one tool of a skill, as an agent would.
-
-    Its answer is JSON, with or without --json. `tradeskill skills` lists the tools with their arguments.
-    """
-    from tradeskill.skills import call_tool
-
-    async def main() -> Any:
-        value = read_input(arguments, "arguments")
-        async with load_profile(password_file, config) as profile:
-            return await call_tool(profile, tool, value)
-
-    show(run(main, as_json=True))

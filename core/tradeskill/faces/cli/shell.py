@@ -18,6 +18,7 @@ from tradeskill.errors import InputError, SecretError, TradeskillError
 
 if TYPE_CHECKING:
     from tradeskill.model import Json
+    from tradeskill.policy import Question
     from tradeskill.profile import Profile
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "group",
     "load_profile",
     "logs",
+    "passphrase_from",
     "password_from",
     "printable",
     "read_input",
@@ -94,6 +96,15 @@ def password_from(file: Path | None, *, confirm: bool = False) -> Callable[[], s
     return ask
 
 
+def passphrase_from(file: Path | None, *, confirm: bool = False) -> str:
+    """The policy's: from its own file or the terminal, never from where the profile's password comes from. SecretError when there is neither."""
+    if file is not None:
+        return _first_line(file)
+    if not sys.stdin.isatty():
+        raise SecretError("the owner's passphrase is needed and there is no terminal to ask at: give --passphrase-file FILE; nothing was changed")
+    return str(typer.prompt("Owner's passphrase", hide_input=True, confirmation_prompt=confirm, err=True))
+
+
 def _first_line(path: Path) -> str:
     try:
         with path.open("rb") as stream:
@@ -114,7 +125,17 @@ def load_profile(password_file: Path | None = None, overlay: Path | None = None)
     from tradeskill.profile import Profile
 
     environment = read_environment(os.environ)
-    return Profile.load(environment.home, password_from(password_file), network=environment.network, overlay=overlay)
+    profile = Profile.load(environment.home, password_from(password_file), network=environment.network, overlay=overlay)
+    if sys.stdin.isatty():
+        profile.ask_owner = _ask_owner
+    return profile
+
+
+async def _ask_owner(question: Question) -> bool:
+    """At the terminal; blocks, so that of several payments one is asked for at a time. `--yes` does not answer it."""
+    sys.stderr.write(f"Your policy wants to be asked. {printable(question.text)} [y/N]: ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def run(main: Callable[[], Coroutine[Any, Any, T]], *, as_json: bool = False) -> T:
@@ -136,7 +157,9 @@ def report(error: TradeskillError, as_json: bool) -> int:
     """One line on stderr (and with --json an object on stdout); returns the exit code."""
     say(f"error: {printable(str(error))}")
     if as_json:
-        show({"error": {"code": error.code, "message": str(error), "exit_code": error.exit_code}})
+        from tradeskill.answers import failure_of
+
+        show({"error": failure_of(error)})
     return error.exit_code
 
 
