@@ -266,6 +266,25 @@ def test_two_workers_on_one_profile_pay_each_key_once_and_never_fork_their_chain
     run(tmp_path, body)
 
 
+def test_money_that_another_worker_received_first_is_there_to_pay_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(bench: NanoBench) -> None:
+        seller, one, two = await bench.open("seller"), await bench.open("buyer"), await bench.open("buyer")
+        await bench.node.fund(await one.address(), 5000)
+        receive = two._purse.receive
+
+        async def too_late() -> int:
+            assert await one.receive() == 1
+            return await receive()
+
+        monkeypatch.setattr(two._purse, "receive", too_late)
+        invoice = await bill(bench, seller)
+        assert (await two.pay(invoice, "key")).state == "published"
+        bench.node.confirm()
+        assert (await seller.settle(invoice, None)).state == "paid"
+
+    run(tmp_path, body)
+
+
 # --- crashes: at every label the wallet is opened again and finishes the job once
 
 STEPS = ("intent", "block-stored", "published", "confirmed")

@@ -82,13 +82,11 @@ class Purse:
         return sum(result for result in results if isinstance(result, int))
 
     async def spend(self, kind: str, purpose: str, to: bytes, amount: int) -> BlockRow:
-        try:
-            row = await self._chain.send(kind, purpose, self.mains(), to, amount)
-        except RefusedError:
-            if not await self.receive():  # money may be waiting to be received
-                raise
-            row = await self._chain.send(kind, purpose, self.mains(), to, amount)
-        return row
+        """From a main account; what waits for them is received first where it is needed, whoever receives it. RefusedError: nothing was signed."""
+        with contextlib.suppress(RefusedError):
+            return await self._chain.send(kind, purpose, self.mains(), to, amount)
+        await self.receive()  # none is left to receive when another process of the profile was quicker: then the money is here
+        return await self._chain.send(kind, purpose, self.mains(), to, amount)
 
     async def refund(self, account: bytes, purpose: str, to: bytes, amount: int) -> BlockRow:
         """From the invoice's own account while the money is there, else from the main ones."""
