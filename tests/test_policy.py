@@ -9,7 +9,7 @@ import pytest
 
 from tradeskill import policy
 from tradeskill.errors import PolicyError, StateError
-from tradeskill.journal import Database, spending
+from tradeskill.journal import Database, spending, spendlog
 from tradeskill.money import MAX_RAW, Amount
 from tradeskill.policy import Caps, Guard, Intended
 from tradeskill.world import World
@@ -24,6 +24,7 @@ def tx() -> Iterator[sqlite3.Connection]:
     Database(lambda: connection, World(), "dev")
     connection.execute("BEGIN IMMEDIATE")
     yield connection
+    assert [*spendlog.differences(connection, spendlog.replay(spendlog.entries(connection)))] == []
     connection.close()
 
 

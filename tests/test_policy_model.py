@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tradeskill import policy
 from tradeskill.configvalues import Place
 from tradeskill.errors import PolicyError
-from tradeskill.journal import Database, spending
+from tradeskill.journal import Database, spending, spendlog
 from tradeskill.money import Amount
 from tradeskill.policy import Guard, Intended
 from tradeskill.policy.owner import make_grant
@@ -148,6 +148,7 @@ def test_what_is_reserved_is_what_the_model_allows(
                     if act != "commit" or known.at is None:
                         known.at = model.clock = max(model.clock, now)
                     known.state = {"paid": "reserved", "commit": "committed", "release": "released"}[act]
+        assert [*spendlog.differences(connection, spendlog.replay(spendlog.entries(connection)))] == []
         for grant in spending.grants(connection):
             for unit, (most, held) in grant.budgets.items():
                 counted = [row.amount for row in model.rows.values() if grant.grant_id in row.chain and row.unit == unit and row.state != "released"]

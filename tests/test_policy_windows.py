@@ -16,7 +16,7 @@ import pytest
 from tradeskill import policy
 from tradeskill.configvalues import Place
 from tradeskill.errors import NotFoundError, PolicyError, StateError
-from tradeskill.journal import Database, spending
+from tradeskill.journal import Database, spending, spendlog
 from tradeskill.journal.schema import LAYOUT
 from tradeskill.money import Amount
 from tradeskill.policy import Allowed, Ask, Caps, Guard, Intended, Question, Refused
@@ -36,6 +36,7 @@ def tx() -> Iterator[sqlite3.Connection]:
     Database(lambda: connection, World(), "dev")
     connection.execute("BEGIN IMMEDIATE")
     yield connection
+    assert [*spendlog.differences(connection, spendlog.replay(spendlog.entries(connection)))] == []
     connection.close()
 
 

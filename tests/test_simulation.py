@@ -111,6 +111,8 @@ SPOILS: list[tuple[str, str, str]] = [  # invariant, whose journal, what was don
     ("I5", "buyer", "UPDATE reservations SET state = 'released'"),
     ("I5", "buyer", "DELETE FROM reservations"),
     ("I5", "buyer", "UPDATE totals SET value = '0'"),
+    ("I5", "buyer", "UPDATE spend_log SET seller = 'another' WHERE seq = 2"),
+    ("I5", "buyer", "DELETE FROM spend_log WHERE seq = 3"),
     ("I5", "buyer", "UPDATE purchases SET invoice = NULL"),
     ("I6", "seller", "UPDATE fulfilments SET state = 'quoted'"),
     ("I6", "seller", "UPDATE fulfilments SET fence = 0"),

@@ -167,6 +167,12 @@ PLANTS: Final = (
         "    if not serial:\n        older",
         ("tests/test_policy_owner.py::test_an_older_signed_policy_put_back_stops_spending",),
     ),
+    Plant(
+        "release-not-logged",
+        f"{POLICY}/gate.py",
+        '        spendlog.append(tx, "returned" if held.state == "committed" else "released", held, clock)\n',
+        "",
+    ),
     # the wallet
     Plant(
         "bool-of-the-string-false",

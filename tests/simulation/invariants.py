@@ -13,6 +13,8 @@ from typing import Any, Final
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
+from tradeskill.errors import UntrustedError
+from tradeskill.journal import spendlog
 from tradeskill.journal.records import read_document, read_invoice
 from tradeskill.lifecycle import FULFILMENT, JOB, PAYMENT, PURCHASE, Lifecycle
 from tradeskill.model import SignedDocument
@@ -42,6 +44,7 @@ class BuyerSide:
     raw: sqlite3.Connection
     cap: int | None
     purchases: dict[str, str] = field(default_factory=dict)  # id -> state
+    log: spendlog.Replay = field(default_factory=spendlog.Replay)  # of the entries seen so far
 
 
 @dataclass
@@ -162,6 +165,19 @@ def buyer_committed(stage: Stage, buyer: BuyerSide) -> Iterator[str]:
         held[state] += int(amount)
     if (held["committed"], held["reserved"]) != (spent, reserved):
         yield f"I5: the running totals {spent} and {reserved} are not the sums of the reservations {held}"
+    yield from _spend_log(buyer)
+
+
+def _spend_log(buyer: BuyerSide) -> Iterator[str]:
+    """I5 as the spend log tells it: what was added follows from what was there, and gives the reservations and totals exactly."""
+    if spendlog.head(buyer.raw)[0] < buyer.log.count:
+        yield "I5: entries of the spend log vanished"
+    try:
+        for entry in spendlog.entries(buyer.raw, after=buyer.log.count):
+            buyer.log.add(entry)
+    except UntrustedError as error:
+        yield f"I5: {error}"
+    yield from (f"I5: {text}" for text in spendlog.differences(buyer.raw, buyer.log))
 
 
 # at rest
@@ -295,6 +311,8 @@ def i6_frozen(stage: Stage) -> Iterator[str]:
     yield from seller_committed(stage)
     for buyer in stage.buyers:
         yield from buyer_committed(stage, buyer)
+        buyer.log = spendlog.Replay()  # from the first entry, too
+        yield from _spend_log(buyer)
 
 
 def i7_signed(stage: Stage) -> Iterator[str]:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from tradeskill.journal.schema import LAYOUT, bind_network
+from tradeskill.journal.spendlog import carry_over
 from tradeskill.sqlite import Connect, GroupCommit, SqliteFile, Transaction
 from tradeskill.world import World
 
@@ -21,7 +22,7 @@ class Database:
 
     def __init__(self, connect: Connect, world: World, network: str) -> None:
         """NetworkMismatchError when the journal belongs to another network. `connect` as `tradeskill.sqlite.connector` gives it."""
-        self._file = SqliteFile(connect, LAYOUT, where="the journal", prepare=partial(bind_network, network=network))
+        self._file = SqliteFile(connect, LAYOUT, where="the journal", prepare=partial(_prepare, network=network))
         self._commits = GroupCommit(self._file.run, world)
 
     def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
@@ -45,3 +46,8 @@ class Database:
     async def close(self) -> None:
         await self._commits.finish()
         self._file.close()
+
+
+def _prepare(tx: Transaction, network: str) -> None:
+    bind_network(tx, network)
+    carry_over(tx)

@@ -84,6 +84,14 @@ MIGRATIONS: Final = (
         """CREATE TABLE grant_budgets (
             grant_id TEXT NOT NULL, unit TEXT NOT NULL, most TEXT NOT NULL, held TEXT NOT NULL, PRIMARY KEY (grant_id, unit)) STRICT""",
     ),
+    (
+        # every change of a spend, for ever: only added to, in the transaction of the change; `hash` covers the rest, `previous` is the hash before
+        """CREATE TABLE spend_log (
+            seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, event TEXT NOT NULL, spend_id TEXT NOT NULL, kind TEXT NOT NULL,
+            amount TEXT NOT NULL, unit TEXT NOT NULL, seller TEXT NOT NULL, offer TEXT NOT NULL, market TEXT NOT NULL, job TEXT NOT NULL,
+            grant_id TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL) STRICT""",
+        "INSERT INTO meta VALUES ('spend_log.to_begin', '1')",  # `spendlog.carry_over`, in this same transaction: hashes are not made in SQL
+    ),
 )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tradeskill.errors import NotFoundError, StateError
-from tradeskill.journal.database import Transaction
 from tradeskill.money import MAX_RAW, parse_raw
+from tradeskill.sqlite import Transaction
 
 __all__ = [
     "Grant",
@@ -24,6 +24,7 @@ __all__ = [
     "meta",
     "paid_before",
     "put_spend",
+    "read_spend",
     "revoke",
     "set_clock",
     "set_meta",
@@ -73,8 +74,11 @@ class Grant:
 
 def spend(connection: sqlite3.Connection, spend_id: str) -> Spend | None:
     row = connection.execute("SELECT * FROM reservations WHERE purchase_id = ?", (spend_id,)).fetchone()
-    if row is None:
-        return None
+    return None if row is None else read_spend(row)
+
+
+def read_spend(row: sqlite3.Row) -> Spend:
+    """A row of reservations as a value."""
     return Spend(
         spend_id=row["purchase_id"],
         kind=row["kind"],

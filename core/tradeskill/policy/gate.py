@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tradeskill.errors import NotFoundError, PolicyError, StateError
-from tradeskill.journal import spending
+from tradeskill.journal import spending, spendlog
 from tradeskill.journal.buying import check_pin
 from tradeskill.journal.database import Transaction
 from tradeskill.money import Amount
@@ -257,22 +257,21 @@ def reserve(tx: Transaction, wish: Intended, guard: Guard, this: Amount | None, 
         _remember(tx, guard.file)
     _debit(tx, guard.grant, wish.amount.unit, wish.amount.value)
     spending.change_total(tx, f"reserved:{wish.amount.unit}", wish.amount.value)
-    spending.put_spend(
-        tx,
-        spending.Spend(
-            spend_id=wish.spend_id,
-            kind=wish.kind,
-            state="reserved",
-            amount=wish.amount.value,
-            unit=wish.amount.unit,
-            seller=wish.seller,
-            offer=wish.offer,
-            market=next(iter(wish.markets), ""),
-            job=wish.job or wish.spend_id,
-            grant=guard.grant,
-            reserved_at=clock,
-        ),
+    new = spending.Spend(
+        spend_id=wish.spend_id,
+        kind=wish.kind,
+        state="reserved",
+        amount=wish.amount.value,
+        unit=wish.amount.unit,
+        seller=wish.seller,
+        offer=wish.offer,
+        market=next(iter(wish.markets), ""),
+        job=wish.job or wish.spend_id,
+        grant=guard.grant,
+        reserved_at=clock,
     )
+    spending.put_spend(tx, new)
+    spendlog.append(tx, "reserved", new, clock)
 
 
 def commit(tx: Transaction, spend_id: str, now: int) -> None:
@@ -281,14 +280,18 @@ def commit(tx: Transaction, spend_id: str, now: int) -> None:
     if held is not None and held.state == "reserved":
         spending.change_total(tx, f"reserved:{held.unit}", -held.amount)
         spending.change_total(tx, f"spent:{held.unit}", held.amount)
-        spending.settle(tx, spend_id, "committed", spending.set_clock(tx, now) if held.settled_at is None else held.settled_at)
+        settled_at = spending.set_clock(tx, now) if held.settled_at is None else held.settled_at
+        spending.settle(tx, spend_id, "committed", settled_at)
+        spendlog.append(tx, "committed", held, spending.clock(tx, now))
 
 
 def paid(tx: Transaction, spend_id: str, now: int) -> None:
     """The payment is out; what it buys is not there yet. Still reserved, it counts in windows from now on. Repeatable."""
     held = spending.spend(tx, spend_id)
     if held is not None and held.state == "reserved" and held.settled_at is None:
-        spending.settle(tx, spend_id, "reserved", spending.set_clock(tx, now))
+        clock = spending.set_clock(tx, now)
+        spending.settle(tx, spend_id, "reserved", clock)
+        spendlog.append(tx, "paid", held, clock)
 
 
 def release(tx: Transaction, spend_id: str, now: int) -> None:
@@ -297,7 +300,9 @@ def release(tx: Transaction, spend_id: str, now: int) -> None:
     if held is not None and held.state != "released":
         spending.change_total(tx, f"{'spent' if held.state == 'committed' else 'reserved'}:{held.unit}", -held.amount)
         _debit(tx, held.grant, held.unit, -held.amount)
-        spending.settle(tx, spend_id, "released", spending.set_clock(tx, now))
+        clock = spending.set_clock(tx, now)
+        spending.settle(tx, spend_id, "released", clock)
+        spendlog.append(tx, "returned" if held.state == "committed" else "released", held, clock)
 
 
 def _debit(tx: Transaction, grant_id: str, unit: str, by: int) -> None:
