@@ -19,7 +19,7 @@ import pytest
 
 from tests.cli_stage import PASSWORD, PATIENCE, SHOUT, Done, Home, Stage, shout
 from tradeskill.errors import StorageError
-from tradeskill.faces.receipts import save_result
+from tradeskill.faces.results import save_result
 from tradeskill.profile import Profile
 
 NOBODY = "http://127.0.0.1:1"  # a port that nothing listens on

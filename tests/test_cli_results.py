@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tradeskill.errors import InputError, StorageError
-from tradeskill.faces.receipts import TAR, save_result
+from tradeskill.faces.results import TAR, save_result
 
 
 def archive(*members: tarfile.TarInfo, data: bytes = b"data") -> bytes:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.cli_stage import PATIENCE, SHOUT, Home, Stage, Worker, shout
+from tradeskill.signing import canonical
 
 PRICE = 10**27
 HELLO = ("--input", '{"text": "hello"}')
@@ -163,9 +164,10 @@ def test_both_sides_list_and_show_their_jobs(day: Day) -> None:
 
 def test_a_receipt_stands_by_itself_until_anything_in_it_is_changed(day: Day, tmp_path: Path) -> None:
     key = day.seller.run("identity", "export").ok().out.strip()
-    chain = day.buyer.run("receipt", "show", day.job_id).ok().json
+    shown = day.buyer.run("receipt", "show", day.job_id).ok()
+    chain = shown.json
     file, bytes_file = tmp_path / "receipt.json", tmp_path / "result.txt"
-    file.write_text(json.dumps(chain))
+    file.write_text(shown.out)
     bytes_file.write_text("HELLO\n")
     stranger = day.stage.home("stranger")  # no profile is needed
     verified = stranger.process("receipt", "verify", str(file), "--result", str(bytes_file), "--seller", key, "--json").ok().json
@@ -176,11 +178,11 @@ def test_a_receipt_stands_by_itself_until_anything_in_it_is_changed(day: Day, tm
     assert [found["result_checked"] for found in stranger.json("receipt", "verify", str(file), str(whole))] == [False, True]
 
     bytes_file.write_text("hello\n")
-    stranger.run("receipt", "verify", str(file), "--result", str(bytes_file)).failed(5, "result sha256")
+    stranger.run("receipt", "verify", str(file), "--result", str(bytes_file)).failed(5, "result.sha256")
     stranger.run("receipt", "verify", str(file), "--seller", "0" * 64).failed(5, "pinned")
-    file.write_text(json.dumps({**chain, "receipt": {**chain["receipt"], "body": {**chain["receipt"]["body"], "fence": "99"}}}))
+    file.write_bytes(canonical({**chain, "receipt": {**chain["receipt"], "body": {**chain["receipt"]["body"], "fence": "99"}}}))
     stranger.run("receipt", "verify", str(file)).failed(5, "signature")
-    file.write_text(json.dumps({**chain, "quote": chain["request"]}))
+    file.write_bytes(canonical({**chain, "quote": chain["request"]}))
     stranger.run("receipt", "verify", str(file)).failed(5)
     file.write_text("{}")
     stranger.run("receipt", "verify", str(file)).failed(2, "receipt show")

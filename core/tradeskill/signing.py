@@ -26,6 +26,7 @@ __all__ = [
     "parse_json",
     "value_hash",
     "verify_document",
+    "verify_signed_bytes",
 ]
 
 KINDS: Final = ("offer", "request", "quote", "receipt", "countersign")
@@ -113,6 +114,16 @@ class Identity:
         if message.startswith(_MARK):
             raise InputError("these bytes begin as a signed document does: only `sign` makes those")
         return self._signer.sign(message).signature.hex()
+
+
+def verify_signed_bytes(message: bytes, key: str, signature: str, what: str) -> None:
+    """UntrustedError unless `key` signed these bytes with `Identity.sign_bytes`; `what` is their name in the message."""
+    if message.startswith(_MARK) or _KEY.fullmatch(key) is None or _SIGNATURE.fullmatch(signature) is None:
+        raise UntrustedError(f"{what} has a malformed key or signature")
+    try:
+        VerifyKey(bytes.fromhex(key)).verify(message, bytes.fromhex(signature))
+    except (CryptoError, ValueError) as error:
+        raise UntrustedError(f"{what}: the signature by {key} does not verify") from error
 
 
 def verify_document(document: SignedDocument, kind: str, key: str | None = None) -> Mapping[str, Json]:

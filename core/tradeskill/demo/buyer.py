@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
 import sys
@@ -16,10 +15,12 @@ from tradeskill.buyer import Buyer
 from tradeskill.contracts import Market
 from tradeskill.errors import TradeskillError
 from tradeskill.faces.cli.shell import load_profile
+from tradeskill.faces.receipts import chain_bytes, documents_of, file_name
 from tradeskill.journal import Purchase
-from tradeskill.journal.records import read_document, read_invoice
+from tradeskill.journal.records import read_invoice
 from tradeskill.model import Job, Offer, SignedDocument
-from tradeskill.signing import document_to_json
+from tradeskill.profile import Profile
+from tradeskill.strictyaml import write_private
 
 __all__ = ["Liar", "main"]
 
@@ -79,7 +80,7 @@ async def main(wish: dict[str, Any]) -> int:
 
         async def one(url: str) -> None:
             async with room:
-                report = await _hire(buyer, offer, url, Path(wish["output"]), steps)
+                report = await _hire(buyer, profile, offer, url, Path(wish["output"]), steps)
             sys.stdout.write(json.dumps(report) + "\n")
             sys.stdout.flush()
 
@@ -87,7 +88,7 @@ async def main(wish: dict[str, Any]) -> int:
     return 0
 
 
-async def _hire(buyer: Buyer, offer: Offer, url: str, output: Path, steps: dict[str, dict[str, int]]) -> dict[str, Any]:
+async def _hire(buyer: Buyer, profile: Profile, offer: Offer, url: str, output: Path, steps: dict[str, dict[str, int]]) -> dict[str, Any]:
     began = time.time_ns() // 1_000_000
     purchase = await buyer.intend(offer, {"url": url}, cap=offer.price)
     purchase = await buyer.drive(purchase.purchase_id)
@@ -106,18 +107,15 @@ async def _hire(buyer: Buyer, offer: Offer, url: str, output: Path, steps: dict[
         "steps": {"offer found": began, **steps.get(purchase.purchase_id, {})},
     }
     if purchase.state == "received":
-        report["chain_file"] = str(_save_chain(buyer, purchase, output))
+        report["chain_file"] = str(_save_chain(buyer, profile, purchase, output))
     return report
 
 
-def _save_chain(buyer: Buyer, purchase: Purchase, folder: Path) -> Path:
-    """What `receipt verify` reads: the four documents and the bytes."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    texts = {"offer": purchase.offer, "request": purchase.request, "quote": purchase.quote, "receipt": purchase.receipt}
-    chain: dict[str, Any] = {name: document_to_json(read_document(text or "")) for name, text in texts.items()}
-    chain["result_base64"] = base64.b64encode(buyer.result(purchase)).decode()
-    path = folder / f"{purchase.job_id}.json"
-    path.write_text(json.dumps(chain))
+def _save_chain(buyer: Buyer, profile: Profile, purchase: Purchase, folder: Path) -> Path:
+    """What `receipt verify` reads: the signed documents and the bytes."""
+    documents, _ = profile.journal.read(lambda c: documents_of(c, purchase.purchase_id))
+    path = folder / file_name(purchase.job_id or "")
+    write_private(path, chain_bytes(documents, buyer.result(purchase)))
     return path
 
 

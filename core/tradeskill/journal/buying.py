@@ -17,6 +17,7 @@ __all__ = [
     "find_by_intent",
     "find_by_job",
     "find_purchase",
+    "finished_purchases",
     "move_purchase",
     "pin",
     "pins",
@@ -68,6 +69,12 @@ def purchases(connection: sqlite3.Connection, states: Iterable[str] = (), limit:
     where = f"WHERE state IN ({', '.join('?' * len(names))})" if names else ""
     rows = connection.execute(f"SELECT * FROM purchases {where} ORDER BY updated_at DESC LIMIT ?", (*names, limit)).fetchall()  # noqa: S608  # only placeholders
     return [from_row(Purchase, row) for row in rows]
+
+
+def finished_purchases(connection: sqlite3.Connection) -> list[str]:
+    """The ids of those with a receipt, or received without one; oldest first."""
+    rows = connection.execute("SELECT purchase_id FROM purchases WHERE receipt IS NOT NULL OR state = 'received' ORDER BY created_at, rowid")
+    return [row[0] for row in rows]
 
 
 def move_purchase(tx: Transaction, purchase_id: str, state: str, event: str, now: int, **changes: object) -> Purchase:

@@ -23,6 +23,7 @@ __all__ = [
     "contested_since",
     "current_offers",
     "cursor",
+    "delivered_jobs",
     "due_invoices",
     "effect_done",
     "effect_failed",
@@ -105,6 +106,11 @@ def fulfilments(connection: sqlite3.Connection, states: Iterable[str] = (), limi
     where = f"WHERE state IN ({', '.join('?' * len(names))})" if names else ""
     rows = connection.execute(f"SELECT * FROM fulfilments {where} ORDER BY updated_at DESC LIMIT ?", (*names, limit)).fetchall()  # noqa: S608  # only placeholders
     return [from_row(Fulfilment, row) for row in rows]
+
+
+def delivered_jobs(connection: sqlite3.Connection) -> list[str]:
+    """The ids, oldest first."""
+    return [row[0] for row in connection.execute("SELECT job_id FROM fulfilments WHERE state = 'delivered' ORDER BY created_at, rowid")]
 
 
 def contested_since(connection: sqlite3.Connection, at: int) -> list[Fulfilment]:

@@ -1,8 +1,7 @@
-"""The buyer's commands: offers, hire, jobs, job, receipt. Thin shells over the skill's tools and flow."""
+"""The buyer's commands: offers, hire, jobs, job. Thin shells over the skill's tools and flow."""
 
 from __future__ import annotations
 
-import base64
 import sys
 from functools import partial
 from itertools import count
@@ -17,7 +16,6 @@ from tradeskill.faces.cli.shell import (
     Verbose,
     confirm,
     example,
-    group,
     load_profile,
     logs,
     printable,
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
     from tradeskill.model import Json, Offer
     from tradeskill.profile import Profile
 
-__all__ = ["hire", "job", "jobs", "offers", "receipt"]
+__all__ = ["hire", "job", "jobs", "offers"]
 
 
 @example("tradeskill offers", "tradeskill offers markdown --tag web --json")
@@ -267,69 +265,6 @@ def job(
     run(main, as_json=as_json)
 
 
-receipt = group("Signed receipts: show them, verify them.", "tradeskill receipt show JOB_ID > receipt.json", "tradeskill receipt verify receipt.json")
-
-
-@receipt.command("show")
-@example("tradeskill receipt show JOB_ID > receipt.json")
-def receipt_show(
-    job_id: Annotated[str, typer.Argument(help="Job id or purchase id.")],
-    with_result: Annotated[bool, typer.Option("--with-result", help="Put the result's bytes in as well.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Print a received job's signed documents, as JSON.
-
-    They are the offer, the request, the quote and the receipt; `receipt verify` reads them.
-    """
-
-    async def main() -> dict[str, Any]:
-        from tradeskill.errors import NotFoundError
-        from tradeskill.journal import buying
-        from tradeskill.journal.records import read_document
-        from tradeskill.signing import document_to_json
-
-        async with load_profile() as profile:
-            purchase = profile.journal.read(lambda c: buying.find_purchase(c, job_id))
-            if purchase is None or purchase.receipt is None or purchase.quote is None:
-                raise NotFoundError(f"job {job_id} has no receipt in this profile: see `tradeskill jobs`")
-            names = {"offer": purchase.offer, "request": purchase.request, "quote": purchase.quote, "receipt": purchase.receipt}
-            chain: dict[str, Any] = {name: document_to_json(read_document(text)) for name, text in names.items()}
-            if with_result and purchase.result_sha256 is not None:
-                chain["result_base64"] = base64.b64encode(profile.blobs.get(purchase.result_sha256)).decode()
-            return {**chain, "job_id": purchase.job_id, "payment_id": purchase.payment_id}
-
-    show(run(main, as_json=True))
-
-
-@receipt.command("verify")
-@example("tradeskill receipt verify receipt.json --result result.md --seller KEY", "tradeskill receipt verify receipts/*.json --json")
-def receipt_verify(
-    files: Annotated[list[Path], typer.Argument(help="What `receipt show` printed; several at once give a list.")],
-    result: Annotated[Path | None, typer.Option("--result", help="The delivered bytes, to compare with the receipt.", show_default=False)] = None,
-    seller: Annotated[str, typer.Option("--seller", help="The seller's public key as you know it; without it the offer's own key is used.")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Verify receipts offline; needs no profile and no network.
-
-    Checks the signatures, the hashes, the links from the request to the delivery, and the result's bytes.
-    """
-
-    async def main() -> list[dict[str, Any]]:
-        from tradeskill.errors import UsageError
-        from tradeskill.faces.receipts import verify_chain
-
-        if result is not None and len(files) > 1:
-            raise UsageError("--result goes with one receipt")
-        return [verify_chain(file, result, seller) for file in files]
-
-    found = run(main, as_json=as_json)
-    if as_json:
-        show(found if len(found) > 1 else found[0])
-        return
-    for entry in found:
-        show_entry(entry, False)
-
-
 def _write_result(data: bytes, purchase: Purchase) -> None:
     """To stdout as it is; on a terminal only text, and without control characters: it comes from a stranger."""
     if not sys.stdout.isatty():
@@ -344,7 +279,7 @@ def _write_result(data: bytes, purchase: Purchase) -> None:
 
 def _save(data: bytes, media_type: str, name: str, folder: Path) -> None:
     """One file, or the members of a tar, written under plain names of our own choosing or checked ones."""
-    from tradeskill.faces.receipts import save_result
+    from tradeskill.faces.results import save_result
 
     for path in save_result(data, media_type, name, folder):
         say(f"written: {path}")

@@ -154,6 +154,34 @@ def unfreeze(as_json: AsJson = False, passphrase_file: PassphraseFile = None, pa
     show_entry(run(main, as_json=as_json), as_json)
 
 
+@policy.command("passphrase")
+@example("tradeskill policy passphrase", "tradeskill policy passphrase --passphrase-file old --new-passphrase-file new")
+def change_passphrase(
+    as_json: AsJson = False,
+    passphrase_file: PassphraseFile = None,
+    new_passphrase_file: Annotated[
+        Path | None, typer.Option("--new-passphrase-file", help="File with the new one in its first line; else it is asked for.", show_default=False)
+    ] = None,
+) -> None:
+    """Choose another passphrase for the policy; the policy stays as it is.
+
+    Asks for the old one first, then twice for the new one.
+    """
+
+    async def main() -> dict[str, Any]:
+        from dataclasses import replace
+
+        def ask(looser: tuple[str, ...], new: bool) -> str:
+            say("the new passphrase" if new else "the old passphrase")
+            return passphrase_from(new_passphrase_file if new else passphrase_file, confirm=new)
+
+        async with load_profile() as profile:
+            sealed = replace(_owner(profile, None), passphrase=ask).change_passphrase()
+            return {"changed": "passphrase", "serial": None if sealed.seal is None else sealed.seal.serial}
+
+    show_entry(run(main, as_json=as_json), as_json)
+
+
 @policy.command("grant")
 @example('tradeskill policy grant --max "0.1 XNO" --for 1d --note "research agent"', 'tradeskill policy grant --max "0.01 XNO" --under GRANT')
 def grant(
