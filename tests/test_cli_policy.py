@@ -150,3 +150,17 @@ def test_a_hire_over_the_policy_pays_nothing_and_a_sweep_to_others_is_spending(s
     seller.run("policy", "set", written(tmp_path, {}), *word).ok()
     assert seller.run("wallet", "sweep", "--to", away, "--yes", "--json").ok().json["blocks"] >= 1
     assert seller.run("policy", "show", "--json").ok().json["spent"]["day"] == {"raw": str(10**27)}
+
+
+def test_the_owner_chooses_another_passphrase(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "next").write_text("other words\n")
+    (tmp_path / "next").chmod(0o600)
+    old, new = ("--passphrase-file", str(tmp_path / "word")), ("--passphrase-file", str(tmp_path / "next"))
+    home.run("policy", "passphrase", *old).failed(4, "no policy yet", "policy set")
+    home.run("policy", "set", written(tmp_path, {"caps": {"day": ["1 XNO"]}}), *old).ok()
+    home.run("policy", "passphrase", *old).failed(7, "passphrase is needed")
+    home.run("policy", "passphrase", *new, "--new-passphrase-file", str(tmp_path / "next")).failed(7, "wrong passphrase")
+    assert home.run("policy", "passphrase", *old, "--new-passphrase-file", str(tmp_path / "next"), "--json").ok().json["serial"] == 2
+    wider = written(tmp_path, {"caps": {"day": ["2 XNO"]}})
+    home.run("policy", "set", wider, *old).failed(7, "wrong passphrase")
+    home.run("policy", "set", wider, *new).ok()

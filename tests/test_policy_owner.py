@@ -232,3 +232,30 @@ def test_a_file_that_is_no_policy_is_named_with_its_key(tmp_path: Path, text: st
 def test_an_empty_passphrase_seals_nothing(tmp_path: Path) -> None:
     with pytest.raises(SecretError, match="is empty"):
         seal(parse_policy({}, Place(tmp_path / POLICY_FILE)), 1, "", "dev/k", LIGHT, os.urandom)
+
+
+def test_another_passphrase_is_chosen_with_the_old_one_and_changes_nothing_else(desk: Desk) -> None:
+    with pytest.raises(StateError, match="no policy yet"):
+        desk.owner.change_passphrase()
+    desk.owner.set(per_day(10))
+    words = iter(["not it", WORD, "new words"])
+    desk.owner = Owner(desk.journal, desk.path, "dev", "k" * 64, lambda looser, new: next(words), os.urandom)
+    with pytest.raises(SecretError, match="wrong passphrase"):
+        desk.owner.change_passphrase()
+    sealed = desk.owner.change_passphrase()
+    assert list(words) == []
+    assert (dict(sealed.content), read_policy_file(desk.path)) == (per_day(10), sealed)
+    desk.reserve("a", 10)
+    for word, opens in ((WORD, False), ("new words", True)):
+        desk.owner = Owner(desk.journal, desk.path, "dev", "k" * 64, lambda looser, new, word=word: word, os.urandom)  # type: ignore[misc]  # binds the word
+        if not opens:
+            with pytest.raises(SecretError, match="wrong passphrase"):
+                desk.owner.set(per_day(11))
+    assert desk.owner.set(per_day(11)).looser == ("caps.day",)
+
+
+def test_a_passphrase_is_not_changed_over_a_file_that_was_edited_by_hand(desk: Desk) -> None:
+    desk.owner.set(per_day(10))
+    desk.path.write_text(desk.path.read_text().replace("10 raw", "12 raw"))
+    with pytest.raises(StateError, match="changed by hand"):
+        desk.owner.change_passphrase()

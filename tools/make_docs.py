@@ -100,7 +100,7 @@ fetched. A kind of cap that is written refuses units that none of its caps names
 Tightening never needs anything: lower a cap, add to a deny list, `policy freeze`. Freezing holds from its commit on, also for what is reserved and
 not yet signed; what was signed is still published. Loosening needs the owner's passphrase, which the first `policy set` chooses and which should not
 be the profile's password: raising or dropping a cap, adding to an allow list, taking from a deny list, later expiry, unfreezing. The command names
-the keys that it would loosen before it asks. No tool can do any of it.
+the keys that it would loosen before it asks. No tool can do any of it. `policy passphrase` chooses another one.
 
 The file carries a seal: a MAC over all of it, the network and the profile's key, under a key that argon2id derives from the passphrase. The journal
 remembers what was accepted last and a serial that only grows. A file that differs from it is obeyed only where it is as tight or tighter (and is then
@@ -118,6 +118,12 @@ variable where the sub-agent cannot change it. `policy grants` lists them; `poli
 
 Above `ask_above` the owner is asked: at the terminal (`--yes` is no answer to it), or by whatever face has somebody to ask. Where nobody can be asked
 the payment is refused.
+
+## One journal, one buyer
+
+What was bought and what was spent is known to the journal alone, and a journal is shared by the processes of one machine. Two machines with one identity
+key and a journal each are two buyers: each buys the same intent once, and each has all the caps to itself. So give each machine a profile of its own with
+its share of the caps. A profile that moves moves whole: `tradeskill backup`, then `restore`, and the old one is not used again.
 
 ## What it does not defend against
 

@@ -52,30 +52,28 @@ class Owner:
         last = self.journal.read(accepted)
         looser = ("policy",) if last is None else loosened(last.policy, new.policy)
         sealed = self._sealed(new, last, looser) if looser else PolicyFile(new.content, new.policy, None if last is None else last.seal)
-
-        def store(tx: Transaction) -> Changed:
-            now = accepted(tx)
-            if (now and (now.text, now.seal)) != (last and (last.text, last.seal)):
-                raise StateError("the policy was changed by somebody else meanwhile: look at it and try again")
-            write_private(self.path, policy_yaml(sealed).encode())
-            spending.set_meta(tx, "policy.accepted", json.dumps({**sealed.content, "seal": vars(sealed.seal)}))
-            if looser:
-                spending.set_meta(tx, "policy.confirmed", json.dumps({**sealed.content, "seal": vars(sealed.seal)}))
-            return Changed(sealed, looser)
-
-        return self.journal.write_now(store)
+        self._store(last, sealed, confirmed=bool(looser))
+        return Changed(sealed, looser)
 
     def edit(self, change: Callable[[dict[str, Any]], None]) -> Changed:
         """`set` to what `change` makes of the policy last accepted (or of an empty one).
 
         StateError while the file says something else: the passphrase must not confirm what somebody wrote there unseen.
         """
-        last, file = self.journal.read(accepted), read_policy_file(self.path)
-        if file is not None and (last is None or last.text != file.text):
-            raise StateError("policy.yaml was changed by hand: first confirm it with `tradeskill policy set`, or take it back with `policy set --last`")
+        last = self._unedited()
         content: dict[str, Any] = {} if last is None else json.loads(last.text)
         change(content)
         return self.set(content)
+
+    def change_passphrase(self) -> PolicyFile:
+        """Seal the policy as it is with another passphrase: asked for the old one, then for the new. StateError where there is no policy."""
+        last = self._unedited()
+        if last is None:
+            raise StateError("there is no policy yet: the first `tradeskill policy set` chooses the passphrase")
+        self._prove(self.passphrase(("passphrase",), False))
+        sealed = self._seal(last, last, self.passphrase(("passphrase",), True))
+        self._store(last, sealed, confirmed=True)
+        return sealed
 
     def take_back(self) -> PolicyFile:
         """Write the policy last accepted into the file again. StateError when there is none."""
@@ -98,14 +96,35 @@ class Owner:
         self.journal.write_now(lambda tx: spending.forget_meta(tx, "spending.frozen"))
         return changed
 
+    def _unedited(self) -> PolicyFile | None:
+        """The policy last accepted, once the file says the same (or is gone)."""
+        last, file = self.journal.read(accepted), read_policy_file(self.path)
+        if file is not None and (last is None or last.text != file.text):
+            raise StateError("policy.yaml was changed by hand: first confirm it with `tradeskill policy set`, or take it back with `policy set --last`")
+        return last
+
     def _sealed(self, new: PolicyFile, last: PolicyFile | None, looser: tuple[str, ...]) -> PolicyFile:
         word = self.passphrase(looser, last is None)
-        serial = 1
         if last is not None:
             self._prove(word)
-            assert last.seal is not None
-            serial = last.seal.serial + 1
+        return self._seal(new, last, word)
+
+    def _seal(self, new: PolicyFile, last: PolicyFile | None, word: str) -> PolicyFile:
+        serial = 1 if last is None or last.seal is None else last.seal.serial + 1
         return seal(new, serial, word, self._bound, LIGHT if self.network == "dev" else STRONG, self.random_bytes)
+
+    def _store(self, last: PolicyFile | None, new: PolicyFile, *, confirmed: bool) -> None:
+        """Into the file and the journal. StateError when what is accepted is no longer `last`."""
+
+        def store(tx: Transaction) -> None:
+            now = accepted(tx)
+            if (now and (now.text, now.seal)) != (last and (last.text, last.seal)):
+                raise StateError("the policy was changed by somebody else meanwhile: look at it and try again")
+            write_private(self.path, policy_yaml(new).encode())
+            for name in ("policy.accepted", "policy.confirmed") if confirmed else ("policy.accepted",):
+                spending.set_meta(tx, name, json.dumps({**new.content, "seal": vars(new.seal)}))
+
+        self.journal.write_now(store)
 
     def _prove(self, word: str) -> None:
         """SecretError unless `word` is the passphrase that the last confirmation was sealed with, and what is accepted since is no looser."""
