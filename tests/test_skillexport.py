@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import skills_ref
 import yaml
 
 from tests.cli_stage import PATIENCE, Home
@@ -45,6 +46,7 @@ def test_every_exported_folder_keeps_the_strict_rules_and_is_gated_by_the_comman
     assert {folder.name for folder in folders} == {"buyer", "seller"}
     for folder in folders:
         assert check_folder(folder, form) == []
+        assert skills_ref.validate(folder) == []  # the open format's own validator
         head = head_of(folder)
         gate = head["metadata"]["openclaw"]
         if form == "agentskills":
@@ -74,6 +76,7 @@ def test_a_new_skill_validates_runs_everywhere_and_its_test_passes(tmp_path: Pat
     folder = Path(home.json("skills", "new", "tide-table")["folder"])
     assert folder == home.path / "skills" / "tide-table"
     home.run("skills", "validate", str(folder)).ok()
+    assert skills_ref.validate(folder) == []
     assert home.run("call", "tide-table.look", '{"subject": "tea"}').ok().json == {"subject": "tea", "length": 3}
     assert "tide_table_look" in {each["name"] for each in home.run("skills", "schema").ok().json}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]

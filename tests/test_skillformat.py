@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import skills_ref
 import yaml
 
 from tradeskill.errors import NotFoundError, PluginError
@@ -73,6 +74,12 @@ def test_each_thing_that_the_format_forbids_is_named(tmp_path: Path, content: st
     assert words in wrong
     assert "greeter" in wrong
     assert "\n" not in wrong
+
+
+@pytest.mark.parametrize("head", [{"version": "1"}, {"name": "other"}, {"description": " "}, {"compatibility": "x" * 501}, {"homepage": "x"}, {}])
+def test_what_the_format_s_own_validator_refuses_is_refused_here(tmp_path: Path, head: dict[str, str]) -> None:
+    folder = folder_with(tmp_path, text(**head))
+    assert bool(skills_ref.validate(folder)) == bool(check_folder(folder)) == bool(head)
 
 
 def test_a_folder_without_a_readable_description_is_told_so(tmp_path: Path) -> None:
