@@ -57,7 +57,7 @@ types: $(VENV)/.dev
 COVERED := $(addprefix tradeskill.,money signing lifecycle allocation policy agreement journal) \
   $(addprefix tradeskill_plugins.,market.book market.offers market.entries market.signed relay.signed_http relay.rawjson relay.packing)
 COVERING := money signing lifecycle protocol_vectors agreement allocation policy policy_rules policy_windows policy_model policy_owner policy_by_hand \
-  journal_blobs journal_buying journal_database journal_selling flows market_contract market_embedded market_book relay_signed_http relay_rawjson relay_packing
+  spendlog spendlog_files receipts journal_blobs journal_buying journal_database journal_selling flows market_contract market_embedded market_book relay_signed_http relay_rawjson relay_packing
 coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -q $(COVERED:%=--cov=%) --cov-branch --cov-fail-under=100 --cov-report=term-missing:skip-covered \
 	  $(COVERING:%=tests/test_%.py)

@@ -440,15 +440,49 @@ def test_a_strangers_job_id_never_names_the_file(job_id: str) -> None:
     assert file_name(name.removesuffix(".json")) != name  # no job can be named to take its place
 
 
-def test_a_job_that_is_not_delivered_has_no_receipt(trade: Trade) -> None:
-    journal = opened(trade.seller)
-    journal.write_now(lambda tx: tx.execute("UPDATE fulfilments SET state = 'failed' WHERE job_id = ?", (trade.unverified.job_id,)) and None)
+@pytest.mark.parametrize(
+    ("side", "spoil", "mend", "words"),
+    [
+        ("seller", "UPDATE fulfilments SET state = 'failed'", "UPDATE fulfilments SET state = 'delivered'", "is failed, not delivered"),
+        ("seller", "UPDATE offers SET offer_hash = 'x' || offer_hash", "UPDATE offers SET offer_hash = substr(offer_hash, 2)", "a version of its offer"),
+        ("buyer", "UPDATE purchases SET state = 'waiting'", "UPDATE purchases SET state = 'received'", "is waiting and has no receipt"),
+    ],
+)
+def test_a_job_that_has_no_receipt_says_why(trade: Trade, side: str, spoil: str, mend: str, words: str) -> None:
+    journal = opened(trade.seller if side == "seller" else trade.buyer)
+    journal.write_now(lambda tx: tx.execute(spoil) and None)
     try:
-        with pytest.raises(NotFoundError, match="is failed, not delivered"):
+        with pytest.raises(NotFoundError, match=words):
             journal.read(lambda c: documents_of(c, trade.unverified.job_id or ""))
     finally:
-        journal.write_now(lambda tx: tx.execute("UPDATE fulfilments SET state = 'delivered' WHERE job_id = ?", (trade.unverified.job_id,)) and None)
+        journal.write_now(lambda tx: tx.execute(mend) and None)
         asyncio.run(journal.close())
+
+
+def test_the_commands_tell_people_what_they_tell_programs(trade: Trade, tmp_path: Path) -> None:
+    folder, purchase = tmp_path / "receipts", trade.purchase
+    both = trade.buyer.run("receipt", "export", purchase.purchase_id, purchase.job_id or "", "--to", str(folder)).ok()
+    (file,) = both.out.splitlines()  # the same job under two names is one file
+    assert "1 written, 0 skipped" in both.err
+    told = trade.buyer.run("receipt", "verify", file).ok()
+    assert [line.split()[1] for line in told.out.splitlines() if line.startswith(("job_id ", "amount ", "unit "))] == [purchase.job_id, "1000", "raw"]
+    assert "not looked up: the payments" in told.err
+    assert [found["job_id"] for found in trade.buyer.json("receipt", "verify", file, file)] == [purchase.job_id] * 2
+    trade.buyer.run("receipt", "verify", file, file, "--result", file).failed(2, "--result goes with one receipt")
+
+
+def test_on_a_terminal_a_receipt_is_printed_for_reading(trade: Trade) -> None:
+    keyboard, terminal = os.openpty()
+    command = [sys.executable, "-m", "tradeskill", "receipt", "show", trade.purchase.job_id or ""]
+    process = subprocess.Popen(command, env=trade.buyer.environment, stdout=terminal, stdin=subprocess.DEVNULL)
+    os.close(terminal)
+    shown = b""
+    with suppress(OSError):  # what reading a terminal ends with, once nobody writes to it
+        while part := os.read(keyboard, 1 << 16):
+            shown += part
+    os.close(keyboard)
+    assert process.wait(PATIENCE) == 0
+    assert canonical(json.loads(shown)) == trade.chain()
 
 
 def test_errors_of_a_chain_are_of_the_two_kinds_that_export_counts_on() -> None:

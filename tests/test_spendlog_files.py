@@ -98,6 +98,13 @@ def test_a_strangers_text_is_a_text_in_every_cell(text: str) -> None:
     assert cells.count(text) + cells.count(f"'{text}") == 9  # spend, seller and job of three entries
 
 
+def test_a_time_or_an_amount_that_cannot_be_is_shown_as_it_stands() -> None:
+    out = io.StringIO(newline="")
+    write_csv([replace(logged()[0], at=10**18, amount="1e9")], out)
+    (row,) = csv.DictReader(io.StringIO(out.getvalue(), newline=""))
+    assert (row["time"], row["amount"], row["decimal"], row["decimal_unit"]) == (str(10**18), "1e9", "1e9", "raw")
+
+
 # JSON
 
 
