@@ -29,7 +29,7 @@ from tradeskill.config import load_config
 from tradeskill.faces.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "SKILL-SPEC.md", "docs/protocol.md", "docs/plugins.md")
+PAGES = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "SKILL-SPEC.md", "docs/protocol.md", "docs/receipts.md", "docs/plugins.md")
 BLOCK = re.compile(r"(?:^<!-- ([^\n]*?) -->\n)?^```([a-z]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PATIENCE = 60.0  # seconds for anything that should take a few
 

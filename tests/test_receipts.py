@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -144,6 +145,14 @@ def test_a_chain_says_all_that_was_signed_and_every_link_that_was_checked(trade:
         ],
         "remarks": [],
     }
+
+
+def test_the_page_about_receipts_names_every_link(trade: Trade) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "receipts.md").read_text("utf-8")
+    checked = verify_bytes(chain_bytes(trade.documents, trade.result))["checked"]
+    assert [name for name in checked if not name.endswith(".signature") and f"`{name}`" not in page] == []
+    named = set(re.findall(r"`((?:request|quote|receipt|countersign|result)\.[a-z0-9_.]+)`", page))
+    assert named <= set(checked)
 
 
 def test_it_stands_without_the_countersignature_and_without_the_bytes(trade: Trade) -> None:

@@ -247,6 +247,11 @@ def test_no_statement_of_ours_changes_or_removes_an_entry() -> None:
     assert added == ["spendlog.py"]
 
 
+def test_the_page_about_the_log_names_every_event() -> None:
+    page = (ROOT / "docs" / "receipts.md").read_text("utf-8")
+    assert re.findall(r"^\| `([a-z]+)` \| ", page.partition("| Event |")[2], re.MULTILINE) == [*spendlog.EVENTS]
+
+
 def test_what_is_logged_is_what_the_sub_agents_budget_was_charged_for(tx: sqlite3.Connection) -> None:
     make_grant(tx, "child", "", {"raw": 10}, None, "", 1)
     wish = Intended("a", Amount(3, "raw"), seller="s", offer="o", markets=("m", "n"), job="j", kind="send")
