@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from tradeskill.boundedschema import first_error
 from tradeskill.errors import AmountError, InputError, UntrustedError
 from tradeskill.model import NETWORKS, Invoice, Json, Network, Offer, Result, SignedDocument
 from tradeskill.money import Amount, parse_raw
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 MAX_INPUT = 65_536  # canonical bytes
+_UNIT = re.compile(r"[a-z][a-z0-9]{0,15}", re.ASCII)  # what a wallet may call its smallest unit
 REFUND_RULE = "R1"  # back to the buyer's signed `refund_to` on this rail, whole payments, when the job fails or the payment is in excess
 
 
@@ -126,15 +128,17 @@ def sign_offer(
 
 
 def read_offer(document: SignedDocument) -> Offer:
-    """The offer its seller signed. UntrustedError when the signature or the shape is wrong."""
+    """The offer its seller signed. UntrustedError when the signature, the shape or a size is wrong."""
     body = _Reader(verify_document(document, "offer"), "offer")
     price = body.optional_amount("price")
-    tags = body.list_of_text("tags")
+    tags = body.list_of_text("tags", 32)
+    if len(tags) > 16:
+        raise UntrustedError(f"offer: tags are {len(tags)}: 16 at most")
     return Offer(
-        offer_id=body.text("offer_id"),
+        offer_id=body.text("offer_id", 64),
         seller=document.key,
-        title=body.text("title"),
-        description=body.text("description"),
+        title=body.text("title", 120),
+        description=body.text("description", 2_000),
         tags=tags,
         price=price,
         network=body.network(),
@@ -360,19 +364,20 @@ def verify_receipt(
     return receipt
 
 
-def check_input(schema: Mapping[str, Json], value: Json) -> None:
+def check_input(schema: Mapping[str, Json], value: Json, *, own: bool = False) -> None:
     """InputError naming the place and the reason when `value` does not fit the offer's JSON Schema, is too large or has no canonical form.
 
-    The schema may be a stranger's: nothing it refers to is fetched, and one that cannot be used is an InputError too.
+    Nothing that a schema refers to is fetched, and one that cannot be used is an InputError too. It is a stranger's, judged in bounded time and
+    without its patterns, unless it is one's `own`.
     """
-    from jsonschema.exceptions import SchemaError, ValidationError, best_match
+    from jsonschema.exceptions import SchemaError, best_match
     from referencing.exceptions import Unresolvable
 
     size = len(canonical(value))
     if size > MAX_INPUT:
         raise InputError(f"input is {size} bytes: {MAX_INPUT} at most")
     try:
-        error: ValidationError | None = best_match(_validator(canonical(schema)).iter_errors(value))
+        error = best_match(_validator(canonical(schema)).iter_errors(value)) if own else first_error(schema, value)
     except (SchemaError, Unresolvable, RecursionError, re.error) as problem:
         raise InputError(f"the offer's input schema cannot be used ({type(problem).__name__}): ask its seller to mend it") from problem
     if error is not None:
@@ -401,10 +406,13 @@ class _Reader:
             raise UntrustedError(f"{self._what}: {name} is missing")
         return self._body[name]
 
-    def text(self, name: str) -> str:
+    def text(self, name: str, most: int = 0) -> str:
+        """`most`: so many characters at most; 0 for any number."""
         value = self.value(name)
         if not isinstance(value, str):
             raise UntrustedError(f"{self._what}: {name} must be text")
+        if most and len(value) > most:
+            raise UntrustedError(f"{self._what}: {name} has {len(value)} characters: {most} at most")
         return value
 
     def object(self, name: str) -> Mapping[str, Json]:
@@ -413,10 +421,12 @@ class _Reader:
             raise UntrustedError(f"{self._what}: {name} must be an object")
         return value
 
-    def list_of_text(self, name: str) -> tuple[str, ...]:
+    def list_of_text(self, name: str, most: int = 0) -> tuple[str, ...]:
         value = self.value(name)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise UntrustedError(f"{self._what}: {name} must be a list of texts")
+        if most and not all(len(str(item)) <= most for item in value):
+            raise UntrustedError(f"{self._what}: each of {name} has {most} characters at most")
         return tuple(str(item) for item in value)
 
     def time(self, name: str) -> int:
@@ -434,7 +444,10 @@ class _Reader:
         raise UntrustedError(f"{self._what}: network {value!r} is not one of {', '.join(NETWORKS)}")
 
     def amount(self) -> Amount:
-        return Amount(self.time("amount"), self.text("unit"))
+        unit = self.text("unit")
+        if _UNIT.fullmatch(unit) is None:
+            raise UntrustedError(f"{self._what}: unit {unit[:20]!r} is not a wallet's smallest unit, such as raw or sat")
+        return Amount(self.time("amount"), unit)
 
     def optional_amount(self, name: str) -> Amount | None:
         value = self.value(name)

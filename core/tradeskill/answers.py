@@ -53,7 +53,13 @@ _NEXT: Final[dict[type[TradeskillError], str]] = {
     StorageError: "stop and tell the owner: nothing can be written",
     TradeskillError: "ask the owner",
 }
+MAX_WORDS: Final = 1_000
 _BEFORE_ANYTHING: Final = (UsageError, NotFoundError, PluginError, SecretError, NetworkMismatchError, PolicyError)
+
+
+def _short(words: str) -> str:
+    """Another's words may be in it, and be of any length."""
+    return words if len(words) <= MAX_WORDS else f"{words[:MAX_WORDS]}… ({len(words)} characters)"
 
 
 def failure_of(error: TradeskillError) -> Failure:
@@ -67,7 +73,7 @@ def failure_of(error: TradeskillError) -> Failure:
     way_out = error.details.get("next")
     return {
         "code": error.code,
-        "message": str(error),
+        "message": _short(str(error)),
         "exit_code": error.exit_code,
         "money": money,
         "next": way_out if isinstance(way_out, str) else _NEXT[kind],

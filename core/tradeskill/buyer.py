@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from tradeskill import policy
-from tradeskill.agreement import check_input, read_offer, read_request, sign_request, verify_quote, verify_receipt
+from tradeskill.agreement import Request, check_input, read_offer, read_request, sign_request, verify_quote, verify_receipt
 from tradeskill.contracts import Market, Wallet
 from tradeskill.errors import (
     NotFoundError,
@@ -29,7 +30,7 @@ from tradeskill.errors import (
 from tradeskill.journal import Blobs, Database, Purchase, Transaction, buying
 from tradeskill.journal.records import document_text, invoice_text, read_document, read_invoice
 from tradeskill.lifecycle import PURCHASE
-from tradeskill.model import PAYMENT_TTL_MS, Invoice, Job, Json, Offer, Result
+from tradeskill.model import PAYMENT_TTL_MS, Invoice, Job, Json, Offer, Result, SignedDocument
 from tradeskill.money import Amount
 from tradeskill.signing import Identity, canonical, digest, document_hash
 from tradeskill.tasks import FIRST_DELAY, LAST_DELAY
@@ -42,6 +43,8 @@ log = logging.getLogger("tradeskill.buyer")
 PAY_MARGIN_MS: Final = 120_000  # no payment with less than this left on either deadline
 ENDED: Final = PURCHASE.terminal
 REFUND_EXPIRY_MS: Final = 365 * 86_400_000
+MAX_WORDS: Final = 500  # characters of an error that are kept; another's may be of any length
+_CODE: Final = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
 NOT_TAKEN: Final = (StateError, NotFoundError, RefusedError, UsageError)  # the market's answer is no; anything else it may still have done
 
 
@@ -228,7 +231,11 @@ class Buyer:
         if job.state == "requested":
             await self._give_up(purchase, "abandon", "quote_timeout", f"no quote within {self._settings.quote_timeout:g} s")
         elif job.quote is not None and job.state in ("quoted", "accepted"):
-            await self._move(purchase, "quote", quote=document_text(job.quote))
+            text = _text(job.quote)
+            if text is None:
+                await self._give_up(purchase, "abandon", UntrustedError.code, "the quote is nested too deeply to be kept; not paying")
+            else:
+                await self._move(purchase, "quote", quote=text)
         else:
             await self._ended(purchase, job)
 
@@ -241,6 +248,7 @@ class Buyer:
             request = read_request(read_document(purchase.request), self._identity.key)
             quote = verify_quote(read_document(purchase.quote), request, job_id=purchase.job_id, price=offer.price)
             invoice = self._payable(quote.invoices, purchase, offer.price)
+            await self._check_not_own(invoice, request)
         except TradeskillError as error:
             await self._give_up(purchase, "abandon", error.code, str(error))
             return
@@ -258,6 +266,11 @@ class Buyer:
                 return invoice
         rails = ", ".join(invoice.rail for invoice in invoices)
         raise RefusedError(f"job {purchase.job_id}: payable by {rails}, this profile has {', '.join(self._wallets) or 'no wallet'}")
+
+    async def _check_not_own(self, invoice: Invoice, request: Request) -> None:
+        """Money that comes back to oneself pays nobody, and would pass for a refund."""
+        if invoice.address in (await self._wallets[invoice.rail].address(), *request.refund_to.values()):
+            raise UntrustedError(f"job {request.nonce}: the seller's invoice names this wallet's own address {invoice.address}; not paying")
 
     async def _reserve(self, purchase: Purchase) -> None:
         """The policy judges, and asks the owner where it says so; the transaction judges once more."""
@@ -391,8 +404,7 @@ class Buyer:
                 await self._receive(purchase, job)
                 return
             if job.state in ("failed", "canceled", "expired"):
-                error = job.error
-                code, message = (error.code, error.message) if error else (job.state, f"the market shows the job as {job.state}")
+                code, message = _told(job)
                 await self._move(purchase, "fail", error_code=code, error_message=message)
                 return
             if job.state in ("quoted", "accepted") and job.payment_id is None:
@@ -455,7 +467,7 @@ class Buyer:
                 "dispute",
                 error_code=error.code,
                 error_message=f"{error}; the payment is made, quote and payment are kept as evidence",
-                receipt=None if job.receipt is None else document_text(job.receipt),
+                receipt=None if job.receipt is None else _text(job.receipt),
             )
             return
         result = job.result
@@ -502,8 +514,8 @@ class Buyer:
     # moving
 
     async def _move(self, purchase: Purchase, event: str, **changes: object) -> Purchase:
-        now = self._world.now_ms()
-        moved = await self._journal.write(lambda tx: buying.move_purchase(tx, purchase.purchase_id, purchase.state, event, now, **changes))
+        now, kept = self._world.now_ms(), _clipped(changes)
+        moved = await self._journal.write(lambda tx: buying.move_purchase(tx, purchase.purchase_id, purchase.state, event, now, **kept))
         self._progress(moved)
         return moved
 
@@ -514,7 +526,7 @@ class Buyer:
 
         def move(tx: Transaction) -> Purchase:
             also(tx, purchase.purchase_id, now)
-            return buying.move_purchase(tx, purchase.purchase_id, purchase.state, event, now, **changes)
+            return buying.move_purchase(tx, purchase.purchase_id, purchase.state, event, now, **_clipped(changes))
 
         moved = await self._journal.write(move)
         self._progress(moved)
@@ -525,7 +537,7 @@ class Buyer:
 
     async def _give_up(self, purchase: Purchase, event: str, code: str, message: str) -> Purchase:
         """Before money moved: free the reservation, tell the market."""
-        moved = await self._move_with(purchase, event, policy.release, error_code=code, error_message=message[:500])
+        moved = await self._move_with(purchase, event, policy.release, error_code=code, error_message=message)
         if purchase.job_id is not None:
             try:
                 await self._market.cancel(purchase.job_id, code)
@@ -534,8 +546,7 @@ class Buyer:
         return moved
 
     async def _ended(self, purchase: Purchase, job: Job) -> None:
-        error = job.error
-        code, message = (error.code, error.message) if error else (job.state, f"the market shows the job as {job.state}")
+        code, message = _told(job)
         await self._give_up(purchase, "expire" if job.state == "expired" else "cancel", code, message)
 
     def _tell(self, purchase: Purchase) -> None:
@@ -573,6 +584,27 @@ class Buyer:
             except UnavailableError as error:
                 log.info("market hints: %s", error)
             await self._world.sleep(1.0)
+
+
+def _text(document: SignedDocument) -> str | None:
+    """For the journal; None for what is nested so deeply that it cannot be written down, let alone be read again."""
+    try:
+        return document_text(document)
+    except RecursionError:
+        return None
+
+
+def _told(job: Job) -> tuple[str, str]:
+    """Why a job ended, by the other side's word: a code that looks like one, and words that may say anything."""
+    if job.error is None:
+        return job.state, f"the market shows the job as {job.state}"
+    code = job.error.code if _CODE.fullmatch(job.error.code) else job.state
+    return code, job.error.message or f"the other side ended the job as {job.state} without a word"
+
+
+def _clipped(changes: dict[str, object]) -> dict[str, object]:
+    message = changes.get("error_message")
+    return changes if not isinstance(message, str) else {**changes, "error_message": message[:MAX_WORDS]}
 
 
 def _cap(purchase: Purchase) -> Amount | None:

@@ -107,7 +107,11 @@ class Tool:
         return cast("dict[str, Json]", self._model.model_json_schema())
 
     def output_schema(self) -> dict[str, Json]:
-        """JSON Schema of the answer."""
+        """JSON Schema of the answer; one value for all who ask, not to be changed."""
+        return self._output_schema
+
+    @cached_property
+    def _output_schema(self) -> dict[str, Json]:
         from pydantic import TypeAdapter
 
         return cast("dict[str, Json]", TypeAdapter(self._hints["return"]).json_schema())

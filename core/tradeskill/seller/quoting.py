@@ -49,7 +49,7 @@ class Quoting:
             raise NotFoundError(f"offer {job.offer_id} is not sold any more, or its signed version is unknown: search again")
         if request.network != listing.offer.network:
             raise UntrustedError(f"request is for network {request.network!r}, this offer is on {listing.offer.network!r}")
-        check_input(listing.offer.input_schema, request.input)
+        check_input(listing.offer.input_schema, request.input, own=True)
         for rail, address in request.refund_to.items():
             if rail in self._shop.wallets:
                 self._shop.wallets[rail].check_address(address)
