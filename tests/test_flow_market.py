@@ -280,6 +280,17 @@ def test_an_end_that_only_the_market_tells_the_buyer_of_never_frees_what_it_paid
     play(main())
 
 
+@pytest.mark.parametrize(("code", "kept"), [("made", "made"), ("refused.policy", "failed"), ("NOT A CODE", "failed"), ("x" * 65, "failed")])
+def test_a_seller_s_code_never_passes_for_the_owner_s_refusal(code: str, kept: str) -> None:
+    async def main() -> None:
+        def lie(job: Job) -> Job:
+            return replace(job, state="failed", error=JobError(code, "up"), result=None, receipt=None) if job.payment_id is not None else job
+
+        assert (await hired(Rig(), buyer=lie)).error_code == kept
+
+    play(main())
+
+
 def test_a_delivery_that_is_withheld_ends_in_a_dispute_with_the_evidence() -> None:
     async def main() -> None:
         rig = Rig(buyer_settings=BuyerSettings(deliver_timeout=60.0))

@@ -598,7 +598,9 @@ def _told(job: Job) -> tuple[str, str]:
     """Why a job ended, by the other side's word: a code that looks like one, and words that may say anything."""
     if job.error is None:
         return job.state, f"the market shows the job as {job.state}"
-    code = job.error.code if _CODE.fullmatch(job.error.code) else job.state
+    code = job.error.code
+    if _CODE.fullmatch(code) is None or code == PolicyError.code:  # what the owner allows is no stranger's to say
+        code = job.state
     return code, job.error.message or f"the other side ended the job as {job.state} without a word"
 
 
