@@ -262,6 +262,10 @@ def test_what_is_exported_verifies_elsewhere_and_the_journal_verifies_itself(hom
     assert home.run("spending", "export", "--format", "csv").ok().out.encode() == (tmp_path / "s.csv").read_bytes()
     home.run("spending", "export", "--format", "xls").failed(2, "'xls'", "csv or json")
     home.run("spending", "export", "--format", "csv", "--json").failed(2, "--to FILE")
+    locked = Home(home.path, {name: value for name, value in home.environment.items() if name != "TRADESKILL_PASSWORD_FILE"})
+    unsigned = locked.run("spending", "export", "--format", "json")
+    unsigned.failed(7, "--password-file")
+    assert unsigned.out == ""
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,8 @@ def export(
         async with load_profile(password_file) as profile:
             identity = profile.identity if form == "json" else None
             network, now = profile.config.network, profile.world.now_ms()
+            if identity is not None:
+                identity.sign_bytes(b"unlocked")  # whoever has no password learns it before anything is written
 
             def write(connection: Any) -> dict[str, Any]:
                 with ExitStack() as stack:
