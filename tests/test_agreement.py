@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tradeskill.agreement import MAX_INPUT, check_input
-from tradeskill.errors import InputError
+from tradeskill.agreement import MAX_INPUT, check_input, read_offer
+from tradeskill.errors import InputError, UntrustedError
+from tradeskill.signing import Identity
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -109,3 +110,36 @@ def test_changing_a_schema_after_its_use_changes_what_fits() -> None:
     schema["maximum"] = 4
     with pytest.raises(InputError):
         check_input(schema, 5)
+
+
+OFFER: dict[str, Any] = {
+    "offer_id": "o" * 64,
+    "network": "dev",
+    "title": "t" * 120,
+    "description": "d" * 2_000,
+    "tags": ["g" * 32] * 16,
+    "price": {"amount": "1", "unit": "raw"},
+    "input": {},
+    "pure": False,
+    "trusted": True,
+    "created_at": "1",
+}
+
+
+@pytest.mark.parametrize(
+    ("larger", "words"),
+    [
+        ({"offer_id": "o" * 65}, "offer_id has 65 characters: 64 at most"),
+        ({"title": "t" * 121}, "title has 121"),
+        ({"description": "d" * 2_001}, "description has 2001"),
+        ({"tags": ["g"] * 17}, "tags are 17: 16 at most"),
+        ({"tags": ["g" * 33]}, "each of tags has 32"),
+        ({"price": {"amount": "1", "unit": "RAW"}}, "unit 'RAW' is not a wallet's smallest unit"),
+        ({"price": {"amount": "1", "unit": "r" * 17}}, "is not a wallet's smallest unit"),
+    ],
+)
+def test_an_offer_of_the_largest_size_is_read_and_anything_larger_is_refused(larger: dict[str, Any], words: str) -> None:
+    seller = Identity(b"s" * 32)
+    assert read_offer(seller.sign("offer", OFFER)).title == OFFER["title"]
+    with pytest.raises(UntrustedError, match=words):
+        read_offer(seller.sign("offer", {**OFFER, **larger}))
