@@ -18,6 +18,7 @@ from tradeskill.configvalues import Place, Shape
 from tradeskill.configvalues import section as _section
 from tradeskill.configvalues import setting as _key
 from tradeskill.errors import ConfigError, NetworkMismatchError
+from tradeskill.isolation import LEVELS
 from tradeskill.model import NETWORKS, Network
 from tradeskill.money import Amount
 
@@ -118,8 +119,14 @@ class OfferConfig:
     input: Mapping[str, Any] = _key(
         v.json_schema(), "What a job's input must look like; checked before a quote is given.", factory=lambda: {"type": "object"}
     )
-    backend: str = _key(v.plugin_name(), "The backend plugin that runs the jobs, where there is a `run`.", "process")
+    backend: str = _key(
+        v.plugin_name(), "The backend plugin that runs the jobs, where there is a `run`. Default: `bubblewrap`; with `trusted: true`, `process`.", ""
+    )
     trusted: bool = _key(v.flag(), "Says that the program is your own. The process backend isolates nothing and takes no other.", False)
+    isolation: str | None = _key(
+        v.optional(v.choice(*LEVELS)), "The least isolation its backend must give, else it is not sold. Null: `sandbox`; with `trusted: true`, `none`.", None
+    )
+    network: bool = _key(v.flag(), "Lets its jobs use the machine's network, loopback included. Without it an isolating backend gives them none.", False)
     run: tuple[str, ...] = _key(
         v.list_of(v.text(4096), 256, 1),
         "Command and arguments. The input comes as JSON on standard input. Without it, jobs are done by hand: `tradeskill call seller.deliver`.",
@@ -139,6 +146,7 @@ def _offer(value: Any, place: Place) -> OfferConfig:
         )
     return dataclasses.replace(
         offer,
+        backend=offer.backend or ("process" if offer.trusted else "bubblewrap"),
         description=offer.description or offer.title,
         limits=offer.limits or LimitsConfig().limits(),
         folder=offer.folder or place.file.absolute().parent,

@@ -15,8 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tradeskill.config import CONFIG_FILE, PluginChoice, ProfileConfig, load_config
+from tradeskill.config import CONFIG_FILE, OfferConfig, PluginChoice, ProfileConfig, load_config
 from tradeskill.errors import ConfigError, NetworkMismatchError, NotFoundError, PolicyError, SecretError, StorageError
+from tradeskill.isolation import demanded_level, level_of, reaches
 from tradeskill.model import Network
 from tradeskill.money import Amount
 from tradeskill.plugins import Plugins
@@ -194,15 +195,31 @@ class Profile:
         self.plugins.require(choice.plugin, "wallet").create_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin), secret)
 
     async def backends(self) -> dict[str, Backend]:
-        """Those that run jobs of the configured offers."""
+        """Those that run jobs of the configured offers. ConfigError where one of them isolates less than its offer demands; nothing less is used instead."""
         backends: dict[str, Backend] = {}
         for name in sorted({offer.backend for offer in self.config.offers if offer.run}):
-            settings = self.config.backends.get(name, {})
-            backend = self.plugins.require(name, "backend").open_backend(settings, self.context("backends", name))
+            plugin = self.plugins.require(name, "backend")
+            for offer in self.config.offers:
+                if offer.run and offer.backend == name:
+                    self._check_isolation(offer, level_of(plugin.capabilities))
+            backend = plugin.open_backend(self.config.backends.get(name, {}), self.context("backends", name))
             await backend.open()
             self._stack.push_async_callback(backend.close)
             backends[name] = backend
         return backends
+
+    def _check_isolation(self, offer: OfferConfig, level: str) -> None:
+        demanded = demanded_level(offer.isolation, offer.trusted)
+        if not reaches(level, demanded):
+            way_out = "name another backend" if offer.isolation or offer.trusted else "name another backend, or write trusted: true if the program is your own"
+            raise ConfigError(
+                f"{self.config.source}: offer {offer.name}: backend {offer.backend} gives isolation {level!r}, the offer demands {demanded!r}; {way_out}"
+            )
+        if level != "none" and self.home.resolve().is_relative_to(offer.folder.resolve()):
+            raise ConfigError(
+                f"{self.config.source}: offer {offer.name}: its folder {offer.folder} holds this profile, and its jobs can read that folder: "
+                "put the program's files into one of their own and name it as the offer's `folder`"
+            )
 
     def _settings(self, choice: PluginChoice) -> Mapping[str, Json]:
         """A relative path starts at the file it is written in, wherever the command is typed."""
@@ -348,6 +365,7 @@ class Profile:
                 backend=config.backend,
                 pure=config.pure,
                 trusted=config.trusted,
+                network=config.network,
                 limits=config.limits,
                 jobs=config.capacity.jobs,
                 per_buyer=config.capacity.per_buyer,
