@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import pytest
 
 from tradeskill.contracts import Backend, ExecutionStatus, Limits, Task
 from tradeskill.errors import NotFoundError, RefusedError, StateError
 from tradeskill.model import Result
+from tradeskill.testing.clauses import clause
 
 __all__ = ["BackendContract", "BackendKit", "Work"]
 
@@ -40,6 +41,7 @@ class BackendKit(Protocol):
 class BackendContract:
     """The backend's clauses. A subclass gives the `kit` fixture and nothing else."""
 
+    yours: ClassVar[frozenset[str]] = frozenset({"kit", "drive", "limits"})
     limits = Limits(seconds=30.0, memory=256 * 2**20, output=2**20)
 
     @pytest.fixture
@@ -64,6 +66,7 @@ class BackendContract:
 
         return self.drive(run())
 
+    @clause("B-01")
     def test_what_was_never_started_is_absent_and_has_no_result(self, kit: BackendKit) -> None:
         async def scenario(backend: Backend) -> None:
             assert (await backend.status("x1")).state == "absent"
@@ -74,6 +77,7 @@ class BackendContract:
 
         self.with_backend(kit, scenario)
 
+    @clause("B-02")
     def test_a_finished_command_gives_its_result_as_often_as_asked(self, kit: BackendKit) -> None:
         async def scenario(backend: Backend) -> None:
             assert await backend.start("x1", kit.task("echo", "alice"), self.limits) == "run"
@@ -84,6 +88,7 @@ class BackendContract:
 
         self.with_backend(kit, scenario)
 
+    @clause("B-03")
     def test_a_second_start_of_one_id_runs_nothing(self, kit: BackendKit) -> None:
         async def scenario(backend: Backend) -> None:
             await backend.start("x1", kit.task("echo", "alice"), self.limits)
@@ -95,6 +100,7 @@ class BackendContract:
 
         self.with_backend(kit, scenario)
 
+    @clause("B-04")
     def test_of_many_starts_at_once_by_two_workers_one_runs(self, kit: BackendKit) -> None:
         async def scenario(backend: Backend) -> None:
             other = kit.backend()
@@ -107,6 +113,7 @@ class BackendContract:
 
         self.with_backend(kit, scenario)
 
+    @clause("B-05")
     def test_a_running_execution_is_adopted_by_the_next_worker(self, kit: BackendKit) -> None:
         async def scenario(backend: Backend) -> None:
             await backend.start("x1", kit.task("forever", "alice"), self.limits)
@@ -125,6 +132,7 @@ class BackendContract:
 
         self.with_backend(kit, scenario)
 
+    @clause("B-06")
     def test_a_result_is_collected_by_the_next_worker_without_a_run(self, kit: BackendKit) -> None:
         async def scenario(backend: Backend) -> None:
             await backend.start("x1", kit.task("echo", "alice"), self.limits)
@@ -139,6 +147,7 @@ class BackendContract:
 
         self.with_backend(kit, scenario)
 
+    @clause("B-07")
     def test_a_failing_command_is_failed_with_code_exit_and_gives_no_result(self, kit: BackendKit) -> None:
         async def scenario(backend: Backend) -> ExecutionStatus:
             await backend.start("x1", kit.task("fail", "alice"), self.limits)
@@ -150,6 +159,7 @@ class BackendContract:
         status = self.with_backend(kit, scenario)
         assert (status.state, status.code) == ("failed", "exit")
 
+    @clause("B-08")
     def test_wait_gives_up_after_its_seconds_and_leaves_the_execution_running(self, kit: BackendKit) -> None:
         async def scenario(backend: Backend) -> None:
             await backend.start("x1", kit.task("forever", "alice"), self.limits)
@@ -160,6 +170,7 @@ class BackendContract:
 
         self.with_backend(kit, scenario)
 
+    @clause("B-09")
     def test_a_command_past_its_time_is_failed_with_code_limit_time(self, kit: BackendKit) -> None:
         async def scenario(backend: Backend) -> ExecutionStatus:
             await backend.start("x1", kit.task("forever", "alice"), Limits(seconds=0.3))
@@ -168,6 +179,7 @@ class BackendContract:
         status = self.with_backend(kit, scenario)
         assert (status.state, status.code) == ("failed", "limit.time")
 
+    @clause("B-10")
     def test_a_command_that_prints_without_end_is_failed_with_code_limit_output(self, kit: BackendKit) -> None:
         async def scenario(backend: Backend) -> ExecutionStatus:
             await backend.start("x1", kit.task("flood", "alice"), self.limits)
@@ -176,6 +188,7 @@ class BackendContract:
         status = self.with_backend(kit, scenario)
         assert (status.state, status.code) == ("failed", "limit.output")
 
+    @clause("B-11")
     def test_after_stop_nothing_runs_and_stopping_again_changes_nothing(self, kit: BackendKit) -> None:
         async def scenario(backend: Backend) -> None:
             await backend.stop("x1")
@@ -190,6 +203,7 @@ class BackendContract:
 
         self.with_backend(kit, scenario)
 
+    @clause("B-12")
     def test_stopping_a_finished_execution_keeps_its_result(self, kit: BackendKit) -> None:
         async def scenario(backend: Backend) -> None:
             await backend.start("x1", kit.task("echo", "alice"), self.limits)
@@ -199,6 +213,7 @@ class BackendContract:
 
         self.with_backend(kit, scenario)
 
+    @clause("B-13")
     def test_remove_leaves_no_trace_may_be_repeated_and_refuses_a_running_one(self, kit: BackendKit) -> None:
         async def scenario(backend: Backend) -> None:
             await backend.start("x1", kit.task("forever", "alice"), self.limits)
@@ -212,6 +227,7 @@ class BackendContract:
 
         self.with_backend(kit, scenario)
 
+    @clause("B-14")
     def test_list_names_the_executions_of_one_owner_only(self, kit: BackendKit) -> None:
         async def scenario(backend: Backend) -> None:
             for name, owner in (("x1", "alice"), ("x2", "bob"), ("x3", "alice")):
@@ -222,6 +238,7 @@ class BackendContract:
 
         self.with_backend(kit, scenario)
 
+    @clause("B-15")
     def test_what_is_not_trusted_runs_only_where_the_backend_isolates(self, kit: BackendKit) -> None:
         async def scenario(backend: Backend) -> None:
             task = kit.task("echo", "alice")
