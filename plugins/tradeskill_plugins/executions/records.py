@@ -8,25 +8,38 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from tradeskill.contracts import ExecutionStatus, Limits, Task
 from tradeskill.errors import NotFoundError, RefusedError, StorageError, TradeskillError, UnavailableError, UnknownOutcomeError
 from tradeskill.model import Result
 from tradeskill_plugins import outputs
-from tradeskill_plugins.process import supervisor
+from tradeskill_plugins.executions import supervisor
 
-__all__ = ["GRACE", "Executions", "Supervisor", "own_files"]
+__all__ = ["GRACE", "SCRATCH", "Executions", "Inside", "Supervisor", "own_files"]
 
 GRACE: Final = 1.0  # seconds between SIGTERM and SIGKILL
-_SCRATCH: Final = 256 * 2**20
+SCRATCH: Final = 256 * 2**20
 _LAUNCH_SECONDS: Final = 30.0
 _LEFTOVER_MS: Final = 3_600_000
-_LAUNCHER: Final = "import sys; sys.path.append(sys.argv[1]); import supervisor; sys.exit(supervisor.main(sys.argv[2]))"
+_SUPERVISORS: Final = str(Path(supervisor.__file__).parent)
+_LAUNCHER: Final = "import sys; sys.path += sys.argv[3:]; import supervisor; sys.exit(supervisor.main(*filter(None, sys.argv[1:3])))"
+
+
+class Inside(Protocol):
+    """How a backend shuts its jobs in. Without one, jobs run as `supervisor.Surroundings` has it: shut in by nothing."""
+
+    module: Path  # with a class `Surroundings`; loaded by the supervisor, so it may import the standard library only
+
+    def plan(self, execution_id: str, task: Task, limits: Limits) -> Mapping[str, object]:
+        """What that class is to do, as JSON; written into `task.json` over what stands there."""
+
+    def mark(self, execution_id: str) -> str:
+        """NAME=VALUE in the environment of the outermost processes of this execution, and of no other."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +84,14 @@ class Supervisor:
 class Executions:
     """The home folder of one backend. Every call blocks on the disk; any number of processes may share the home."""
 
-    def __init__(self, home: Path, owner: str, processes: int) -> None:
-        self._home, self._owner, self._processes = home.absolute(), owner, processes  # supervisors work from /
+    def __init__(self, home: Path, owner: str, processes: int, scratch: int = SCRATCH, inside: Inside | None = None) -> None:
+        self._home, self._owner, self._processes, self._scratch = home.absolute(), owner, processes, scratch  # supervisors work from /
+        self._inside = inside
 
     def prepare(self, now_ms: int) -> None:
         """Make the home folder, and clear what a crash left half made or half removed an hour ago or more."""
         if not Path("/proc/thread-self/children").exists():
-            raise UnavailableError("the process backend needs Linux with /proc/PID/task/TID/children: it could not find what a job started")
+            raise UnavailableError("a backend that runs commands here needs Linux with /proc/PID/task/TID/children: it could not find what a job started")
         with _storage(self._home):
             self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._home.chmod(0o700)
@@ -91,7 +105,7 @@ class Executions:
         final = self._home / execution_id
         if final.exists():
             return
-        header = {
+        header: dict[str, object] = {
             "argv": own_files(task),
             "owner": str((task.details or {}).get("owner", self._owner)),
             "limits": {
@@ -101,10 +115,12 @@ class Executions:
                 "output": limits.output,
                 "files": limits.files,
                 "processes": self._processes,
-                "scratch": _SCRATCH,
+                "scratch": self._scratch,
                 "grace": GRACE,
             },
         }
+        if self._inside is not None:
+            header.update(self._inside.plan(execution_id, task, limits))
         with _storage(final):
             made = self._home / f".new-{execution_id}-{os.urandom(6).hex()}"
             try:
@@ -126,7 +142,8 @@ class Executions:
         folder = self._home / execution_id
         if (folder / "supervisor.json").exists():
             return
-        command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(Path(supervisor.__file__).parent), str(folder)]
+        command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(folder)]
+        command += ["", _SUPERVISORS] if self._inside is None else [self._inside.module.stem, _SUPERVISORS, str(self._inside.module.parent)]
         try:
             with (folder / "supervisor.log").open("ab") as log:
                 code = subprocess.run(
@@ -166,7 +183,8 @@ class Executions:
         ended = self._ended(execution_id)  # it may have ended between the two looks
         if ended is not None:
             return ended
-        if _kill_marked(f"TRADESKILL_OUTPUT={self._home / execution_id}/output"):
+        mark = f"TRADESKILL_OUTPUT={self._home / execution_id}/output" if self._inside is None else self._inside.mark(execution_id)
+        if _kill_marked(mark):
             return ExecutionStatus("running", "its supervisor died, and processes it started do not yet")
         return ExecutionStatus("lost", f"its supervisor (pid {watching.pid}) died without leaving an outcome")
 
@@ -250,8 +268,11 @@ class Executions:
             os.close(home)
 
 
-def own_files(task: Task) -> list[str]:
-    """The command with `python` as this interpreter, and every word that names a file in the task's folder as that file's full path."""
+def own_files(task: Task, shown: Path | None = None) -> list[str]:
+    """The command with `python` as this interpreter, and every word that names a file in the task's folder as that file's full path.
+
+    `shown`: where the job sees that folder, if elsewhere.
+    """
     words = list(task.argv)
     for index, word in enumerate(words):
         if index == 0 and word in ("python", "python3"):
@@ -259,7 +280,7 @@ def own_files(task: Task) -> list[str]:
         elif task.folder is not None and word and "\0" not in word and not word.startswith("/"):
             path = task.folder.resolve() / word
             if path.is_file() and path.resolve().is_relative_to(task.folder.resolve()):
-                words[index] = str(path)
+                words[index] = str(path if shown is None else shown / word)
     return words
 
 
