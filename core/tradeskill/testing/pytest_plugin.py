@@ -14,7 +14,18 @@ import pytest
 
 from tradeskill.testing.clauses import KINDS, Clause, clauses_of, contract_of, lack_of, replaced
 
-__all__ = ["Refused", "pytest_addoption", "pytest_configure"]
+__all__ = [
+    "Refused",
+    "pytest_addoption",
+    "pytest_configure",
+    "pytest_itemcollected",
+    "pytest_pycollect_makeitem",
+    "pytest_runtest_logreport",
+    "pytest_runtest_makereport",
+    "pytest_sessionfinish",
+    "pytest_sessionstart",
+    "pytest_terminal_summary",
+]
 
 CONTRACTS: Final = ("wallet_contract", "wallet_faults", "wallet_bench", "market_contract", "backend_contract", "skill_contract")
 RANK: Final = ("off", "passed", "skipped", "failed")  # of a clause's several tests the worst counts

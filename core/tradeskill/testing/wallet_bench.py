@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, ClassVar, Final, Literal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import ClassVar, Final, Literal
 
 import pytest
 
@@ -13,7 +13,7 @@ from tradeskill.contracts import Wallet
 from tradeskill.model import Invoice, Payment, PaymentStatus
 from tradeskill.money import Amount
 
-__all__ = ["HOUR", "LEDGER_FAULTS", "PRICE", "WALLET_LACKS", "LedgerFault", "WalletBench", "WalletSteps", "interrupted"]
+__all__ = ["HOUR", "LEDGER_FAULTS", "PRICE", "WALLET_LACKS", "LedgerFault", "WalletBench", "WalletSteps"]
 
 HOUR: Final = 3_600_000
 PRICE: Final = 1_000
@@ -89,19 +89,6 @@ class WalletBench(ABC):
     def secrets(self, wallet: Wallet) -> Sequence[str]:
         """What nobody may ever read in a log: the wallet's seed, keys, password, as text."""
         raise NotImplementedError("override `secrets`, or say in lacks['secrets'] why this wallet has none")
-
-
-async def interrupted(call: Coroutine[Any, Any, Any], turns: int) -> bool:
-    """Let `call` run for so many turns of the event loop, then cancel it, as a stopped program would. Whether it had ended by itself."""
-    task = asyncio.ensure_future(call)
-    for _ in range(turns):
-        if task.done():
-            break
-        await asyncio.sleep(0)
-    ended = task.done()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    return ended
 
 
 class WalletSteps:
