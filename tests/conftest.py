@@ -1,4 +1,4 @@
-"""What several test modules share, for the whole session: one stage of real processes, one PostgreSQL server."""
+"""What several test modules share, for the whole session: one stage of real processes, one PostgreSQL server, one Cashu mint."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cli_stage import Stage, staged
+from tests.mint import Mint, minting
+from tests.mint import missing as mint_missing
 from tests.postgres import PostgresServer, missing, served
 
 
@@ -24,3 +26,12 @@ def postgres() -> Iterator[PostgresServer]:
         pytest.skip(lacking)
     with served() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def mint() -> Iterator[Mint]:
+    """A real mint, shared: it pays every invoice at once and takes a fee. A test that stops, kills or changes one makes its own (`minting`)."""
+    if lacking := mint_missing():
+        pytest.skip(lacking)
+    with minting() as served_mint:
+        yield served_mint

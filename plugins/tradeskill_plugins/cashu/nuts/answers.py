@@ -124,7 +124,7 @@ def mint_quote(answer: bytes) -> MintQuote:
             unit=reading.text(body.get("unit"), "unit", 64),
             state=cast(MintState, _one_of(body.get("state"), ("UNPAID", "PAID", "ISSUED", "PENDING"))),
             expiry=_optional(body.get("expiry"), lambda value: reading.number(value, "expiry")),
-            pubkey=_optional(body.get("pubkey"), lambda value: reading.point(value, "pubkey")) or "",
+            pubkey=_optional(body.get("pubkey") or None, lambda value: reading.point(value, "pubkey")) or "",
         )
 
 

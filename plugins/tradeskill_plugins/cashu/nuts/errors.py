@@ -29,7 +29,8 @@ class MintRefusedError(RefusedError):
     """The mint understood and said no, with a code of the protocol: this request, now, changed nothing.
 
     Of a request that was sent *before*, a refusal says nothing: `spent`, `signed` and `issued` are what a mint answers when the first try did
-    succeed. Ask `checkstate` and `restore` then. Code 0 and other answers without a protocol code are unknown outcomes, never this.
+    succeed. Ask `checkstate` and `restore` then. Code 0 and other answers without a protocol code are unknown outcomes, never this: inputs that the
+    mint then calls UNSPENT, and outputs that it does not restore, show that nothing had happened.
     """
 
     code = "refused.mint"
