@@ -1,7 +1,8 @@
 """Finds plugins by their entry points, loads each by itself, and says of each what it is or why it did not load.
 
-A plugin runs in this process with all its rights. Whatever it *raises* is caught and kept as the reason; a hang on import and
-`os._exit` cannot be caught. Only plugins that are asked for are imported; `Plugins.report` imports them all.
+A plugin runs in this process with all its rights. Whatever it *raises* is caught and kept as the reason, and one that hangs is ended where Python
+can (not inside C code, not outside the main thread); `os._exit` cannot be caught. Only plugins that are asked for are imported; `Plugins.report`
+imports them all.
 """
 
 from __future__ import annotations
@@ -26,21 +27,26 @@ if TYPE_CHECKING:
     import pluggy
 
     from tradeskill.contracts import Backend, Capability, Market, PluginContext, Wallet
+    from tradeskill.manifest import Manifest
     from tradeskill.model import Json
 
 __all__ = ["GROUP", "Kind", "Plugin", "PluginReport", "Plugins"]
 
 GROUP: Final = "tradeskill"
+HOOK_SECONDS = 10.0  # what a hook, or the import of a plugin's module, may take
 Kind = Literal["wallet", "market", "backend", "skill"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _UNNAMED: Final = "(unnamed)"
-_SHIPPED: Final = frozenset({"nano", "embedded", "relay", "process", "buyer", "seller"})  # by this package itself; a test compares with pyproject.toml
+_SHIPPED: Final = frozenset({"nano", "embedded", "relay", "process", "bubblewrap", "buyer", "seller"})  # by this package itself; a test compares with pyproject.toml
 
 
 @dataclass(frozen=True)
 class PluginReport:
-    """One entry point as found. `error` is None for a plugin that loaded; `origin` is its file, or the module's name where it did not load."""
+    """One entry point as found. `error` is None for a plugin that loaded; `origin` is its file, or the module's name where it did not load.
+
+    `notes` are what its author should know: what works now and will not for ever.
+    """
 
     name: str
     kinds: tuple[str, ...]
@@ -49,6 +55,9 @@ class PluginReport:
     origin: str
     capabilities: tuple[Capability, ...]
     error: str | None
+    api: int | None = None
+    manifest: Manifest | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,21 @@ class Plugin:
     kinds: tuple[str, ...]
     capabilities: tuple[Capability, ...]
     _manager: pluggy.PluginManager = field(repr=False, compare=False)
+    api: int = 1
+    manifest: Manifest | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it comes with tradeskill itself."""
+        return _normal(self.package) == "tradeskill"
+
+    @cached_property
+    def record(self) -> str:
+        """`sha256:` and the digest of its package's RECORD, after every file listed there was compared with it. PluginError naming the first that differs."""
+        from tradeskill.records import record_digest
+
+        return record_digest(self.package)
 
     def open_wallet(self, settings: Mapping[str, Json], context: PluginContext) -> Wallet:
         from tradeskill.contracts import Wallet
@@ -151,9 +175,8 @@ class Plugins:
             if isinstance(loaded, PluginError):
                 result.append(PluginReport(entry.name, (), entry.package, entry.version, entry.value, (), str(loaded)))
             else:
-                result.append(
-                    PluginReport(loaded.name, loaded.kinds, loaded.package, loaded.version, loaded.origin, loaded.capabilities, None)
-                )
+                about = (loaded.name, loaded.kinds, loaded.package, loaded.version, loaded.origin, loaded.capabilities)
+                result.append(PluginReport(*about, None, loaded.api, loaded.manifest, loaded.notes))
         return result
 
     @cached_property
@@ -203,8 +226,9 @@ class Plugins:
 
 
 def _load(entry: _Entry) -> Plugin:
-    """Import, check every hook, ask for the capabilities. PluginError with the cause of whatever goes wrong."""
+    """Import, agree on the API, check every hook, ask for manifest and capabilities. PluginError with the cause of whatever goes wrong."""
     import importlib
+    import warnings
 
     who = f"plugin {entry.name} ({entry.package}) did not load"
     with _contained(who):
@@ -214,19 +238,30 @@ def _load(entry: _Entry) -> Plugin:
 
         from tradeskill import hookspecs
         from tradeskill.hookcheck import KINDS, hooks_of
+        from tradeskill.manifest import api_of, checked_manifest
 
+        api, notes = api_of(getattr(module, "tradeskill_api", None))
         hooks = hooks_of(module)
         manager = pluggy.PluginManager(GROUP)
         manager.add_hookspecs(hookspecs)
-        manager.register(module, entry.name)
+        with warnings.catch_warnings(record=True) as deprecated:  # a hook that will go says so here
+            warnings.simplefilter("always")
+            manager.register(module, entry.name)
         manager.check_pending()
+        notes = (*notes, *(_described(each.message) for each in deprecated if isinstance(each.message, Warning)))
     kinds = tuple(kind for kind, hook in KINDS.items() if hook in hooks)
     if not kinds:
         raise PluginError(f"{who}: it is neither {' nor '.join(KINDS)}: define one of {', '.join(KINDS.values())}")
     with _contained(f"{who}: tradeskill_capabilities"):
         results = manager.hook.tradeskill_capabilities()
         capabilities = _capabilities(results[0] if results else ())
-    return Plugin(entry.name, entry.package, entry.version, _origin(module), kinds, capabilities, manager)
+    manifest: Manifest | None = None
+    if "tradeskill_manifest" in hooks:
+        with _contained(f"{who}: tradeskill_manifest"):
+            manifest = checked_manifest(next(iter(manager.hook.tradeskill_manifest()), None))
+    elif kinds != ("skill",):
+        notes = (*notes, "has no manifest: define tradeskill_manifest, so that its users can see whom it talks to and what it may spend")
+    return Plugin(entry.name, entry.package, entry.version, _origin(module), kinds, capabilities, manager, api, manifest, notes)
 
 
 def _capabilities(value: Any) -> tuple[Capability, ...]:
@@ -300,10 +335,10 @@ def _normal(package: str) -> str:
 
 @contextlib.contextmanager
 def _contained(what: str, passes: type[TradeskillError] | tuple[()] = ()) -> Iterator[None]:
-    """Run a plugin's code: what it raises becomes a PluginError with that as its cause, what it prints goes to stderr."""
+    """Run a plugin's code: what it raises becomes a PluginError with that as its cause, what it prints goes to stderr, what hangs is ended."""
     with _interrupts() as pressed:
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # `--json` answers are on stdout
+            with _deadline(), contextlib.redirect_stdout(sys.stderr):  # `--json` answers are on stdout
                 yield
         except passes:
             raise
@@ -311,6 +346,29 @@ def _contained(what: str, passes: type[TradeskillError] | tuple[()] = ()) -> Ite
             if isinstance(error, KeyboardInterrupt) and pressed:
                 raise
             raise PluginError(f"{what}: {_described(error)}") from error
+
+
+class _Overdue(BaseException):
+    """A plugin's hook did not return; not an Exception, so that its own handlers do not take it for theirs."""
+
+
+@contextlib.contextmanager
+def _deadline() -> Iterator[None]:
+    """Ends what takes longer than HOOK_SECONDS, where Python can: in the main thread, with no other alarm set. What waits inside C goes on."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def overdue(number: int, frame: types.FrameType | None) -> None:
+        raise _Overdue(f"it did not return within {HOOK_SECONDS:g} s: hooks do no I/O, slow work belongs in the object's open()")
+
+    signal.signal(signal.SIGALRM, overdue)
+    signal.setitimer(signal.ITIMER_REAL, HOOK_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

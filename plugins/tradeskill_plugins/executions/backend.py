@@ -53,6 +53,11 @@ class SupervisedBackend:
         if limits.seconds <= 0 or limits.memory <= 0 or limits.output <= 0 or limits.files <= 0:
             raise RefusedError(f"execution {execution_id}: every limit must be above zero ({limits})")
 
+        return await self.launch(execution_id, task, limits)
+
+    async def launch(self, execution_id: str, task: Task, limits: Limits) -> Literal["run", "service"]:
+        """As `start`, for a task that was checked."""
+
         def create_and_launch() -> None:
             self._executions.create(execution_id, task, limits)
             self._executions.launch(execution_id)

@@ -33,7 +33,9 @@ _LAUNCHER: Final = "import sys; sys.path += sys.argv[3:]; import supervisor; sys
 class Inside(Protocol):
     """How a backend shuts its jobs in. Without one, jobs run as `supervisor.Surroundings` has it: shut in by nothing."""
 
-    module: Path  # with a class `Surroundings`; loaded by the supervisor, so it may import the standard library only
+    @property
+    def module(self) -> Path:
+        """With a class `Surroundings`; loaded by the supervisor, so it may import the standard library only."""
 
     def plan(self, execution_id: str, task: Task, limits: Limits) -> Mapping[str, object]:
         """What that class is to do, as JSON; written into `task.json` over what stands there."""
