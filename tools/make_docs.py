@@ -27,6 +27,7 @@ def configuration() -> str:
         ("`offers[].capacity`", config.Capacity),
         ("`seller`", config.SellerConfig),
         ("`buyer`", config.BuyerConfig),
+        ("`plugins`", config.PluginsConfig),
     ]
     parts = [
         "# Configuration\n",

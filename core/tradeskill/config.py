@@ -34,6 +34,7 @@ __all__ = [
     "LimitsConfig",
     "OfferConfig",
     "PluginChoice",
+    "PluginsConfig",
     "ProfileConfig",
     "SellerConfig",
     "home_from_env",
@@ -205,6 +206,21 @@ def _buyer(value: Any, place: Place) -> BuyerConfig:
     return _section(BuyerConfig, value, place)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PluginsConfig:
+    """Which plugins this profile trusts."""
+
+    allow: tuple[str, ...] = _key(
+        v.list_of(v.allowed_plugin(), 64, unique="."),
+        "Payment plugins of other packages that may touch money, by name; with a hash, only the package as it is now installed.",
+        (),
+    )
+
+
+def _plugins(value: Any, place: Place) -> PluginsConfig:
+    return _section(PluginsConfig, value, place)
+
+
 _PLUGIN: Final = Shape("a mapping: `plugin` and that plugin's settings", _plugin)
 
 
@@ -223,6 +239,7 @@ class ProfileConfig:
     )
     seller: SellerConfig = _key(Shape("a mapping, see `seller`", _seller), "How it sells.", SellerConfig())
     buyer: BuyerConfig = _key(Shape("a mapping, see `buyer`", _buyer), "How it buys.", BuyerConfig())
+    plugins: PluginsConfig = _key(Shape("a mapping, see `plugins`", _plugins), "Which plugins it trusts.", PluginsConfig())
     source: Path | None = None  # not a key: the file that was read last
 
 

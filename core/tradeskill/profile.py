@@ -20,6 +20,7 @@ from tradeskill.errors import ConfigError, NetworkMismatchError, NotFoundError, 
 from tradeskill.isolation import demanded_level, level_of, reaches
 from tradeskill.model import Network
 from tradeskill.money import Amount
+from tradeskill.opening import check_allowed, opened
 from tradeskill.plugins import Plugins
 from tradeskill.signing import Identity, canonical, digest
 from tradeskill.world import World
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tradeskill.contracts import Backend, Market, PluginContext, Wallet
     from tradeskill.journal import Blobs, Database, Purchase
     from tradeskill.model import Json, SignedDocument
+    from tradeskill.plugins import Plugin
     from tradeskill.policy import AskOwner, Caps, Guard
     from tradeskill.seller import Listing, Seller, SellerSettings, Shop
 
@@ -157,8 +159,9 @@ class Profile:
         async with self._opening:
             if self._market is None:
                 choice = self.config.market
-                market = self.plugins.require(choice.plugin, "market").open_market(self._settings(choice), self.context("markets", choice.plugin))
-                await market.open()
+                plugin = self.plugins.require(choice.plugin, "market")
+                market = plugin.open_market(self._settings(choice), self.context("markets", choice.plugin))
+                await opened(plugin, market.open())
                 self._stack.push_async_callback(market.close)
                 self._market = market
             return self._market
@@ -174,10 +177,11 @@ class Profile:
             if self._wallets is None:
                 wallets: dict[str, Wallet] = {}
                 for choice in self.config.wallets:
-                    wallet = self.plugins.require(choice.plugin, "wallet").open_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin))
+                    plugin = self._payment_plugin(choice)
+                    wallet = plugin.open_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin))
                     if wallet.rail in wallets:
                         raise ConfigError(f"{self.config.source}: two wallets serve the rail {wallet.rail!r}: keep one")
-                    await wallet.open()
+                    await opened(plugin, wallet.open())
                     self._stack.push_async_callback(wallet.close)
                     wallets[wallet.rail] = wallet
                 self._wallets = wallets
@@ -192,7 +196,13 @@ class Profile:
 
     def create_wallet(self, choice: PluginChoice, secret: bytes) -> None:
         """Make a wallet's secret files; SecretError when they are there."""
-        self.plugins.require(choice.plugin, "wallet").create_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin), secret)
+        self._payment_plugin(choice).create_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin), secret)
+
+    def _payment_plugin(self, choice: PluginChoice) -> Plugin:
+        """Before a rail touches money: one of other people's only if the owner allowed it."""
+        plugin = self.plugins.require(choice.plugin, "wallet")
+        check_allowed(plugin, self.config.plugins.allow, self.config.source)
+        return plugin
 
     async def backends(self) -> dict[str, Backend]:
         """Those that run jobs of the configured offers. ConfigError where one of them isolates less than its offer demands; nothing less is used instead."""
@@ -203,7 +213,7 @@ class Profile:
                 if offer.run and offer.backend == name:
                     self._check_isolation(offer, level_of(plugin.capabilities))
             backend = plugin.open_backend(self.config.backends.get(name, {}), self.context("backends", name))
-            await backend.open()
+            await opened(plugin, backend.open())
             self._stack.push_async_callback(backend.close)
             backends[name] = backend
         return backends
@@ -400,7 +410,7 @@ def create_profile(home: Path, config: Mapping[str, Any], network: Network, pass
             profile = Profile.load(home, lambda: password, world=world)
             profile.plugins.require(profile.config.market.plugin, "market")
             for choice in profile.config.wallets:
-                profile.plugins.require(choice.plugin, "wallet")
+                profile._payment_plugin(choice)  # noqa: SLF001 - the composer's own
             secret = world.random_bytes(32)
             write_secret(home / IDENTITY_FILE, "identity", network, secret, password, world.random_bytes)
             key = Identity(secret).key
