@@ -32,8 +32,8 @@ class Between:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self._thread.start()
         self.released = threading.Event()
+        self._thread.start()
 
     @property
     def url(self) -> str:
