@@ -39,7 +39,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _UNNAMED: Final = "(unnamed)"
 # by this package itself; a test compares with pyproject.toml
-_SHIPPED: Final = frozenset({"nano", "embedded", "relay", "process", "bubblewrap", "buyer", "seller"})
+_SHIPPED: Final = frozenset({"nano", "embedded", "relay", "process", "bubblewrap", "cashu", "buyer", "seller"})
 
 
 @dataclass(frozen=True)
