@@ -40,7 +40,7 @@ def _lies(what: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise UntrustedError(f"the mint's answer to {what} cannot be taken: {error}") from error
+        raise UntrustedError(f"the mint's answer to {what} cannot be taken: {str(error)[:300]}") from error
 
 
 def proofs(wanted: Sequence[Output], answer: bytes, known: Mapping[str, Keyset], what: str = "swap") -> tuple[Proof, ...]:

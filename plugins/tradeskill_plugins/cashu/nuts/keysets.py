@@ -55,7 +55,10 @@ def derive_id(version: int, keys: Mapping[int, str], unit: str, fee_ppk: int = 0
 
 
 def keyset(info: KeysetInfo, keys: Mapping[int, str]) -> Keyset:
-    """A keyset that can be relied on: every key is a point, and the id follows from what it must. UntrustedError names what does not."""
+    """A keyset that can be relied on: every key is a point, and the id follows from what it must. UntrustedError names what does not.
+
+    An id of generation 0 says nothing of unit, fee and expiry: those are the mint's word, and the wallet keeps the unit that it saw first.
+    """
     if not 1 <= len(keys) <= MAX_KEYS:
         raise UntrustedError(f"keyset {info.id} has {len(keys)} keys: 1 to {MAX_KEYS} are taken")
     try:

@@ -45,7 +45,7 @@ def decode(text: str) -> PaymentRequest:
             raise InputError("it holds no map")
         return _read({name: value for name, value in body.items() if value is not None})
     except InputError as error:
-        raise TokenError(f"this is no payment request: {error}") from error
+        raise TokenError(f"this is no payment request: {str(error)[:300]}") from error
 
 
 def _read(body: Mapping[str, Any]) -> PaymentRequest:

@@ -149,13 +149,13 @@ def paths(lock: Lock, now: int) -> tuple[tuple[int, tuple[str, ...]], ...]:
 
 
 def sign_inputs(proofs: Iterable[Proof], *keys: bytes) -> tuple[Proof, ...]:
-    """The proofs, those with a lock signed by each key that the lock names (SIG_INPUTS). Ordinary proofs are unchanged. TokenError for SIG_ALL."""
+    """The proofs, those with a lock signed by each key that the lock names (SIG_INPUTS), ordinary ones without a witness. TokenError for SIG_ALL."""
     signed = []
     for proof in proofs:
         lock = lock_of(proof.secret)
         if lock is not None and lock.sigflag == "SIG_ALL":
             raise TokenError("a lock wants all inputs and outputs signed together: use sign_all")
-        signed.append(proof if lock is None else replace(proof, witness=_witness(_signatures(lock, proof.secret.encode(), keys))))
+        signed.append(replace(proof, witness="" if lock is None else _witness(_signatures(lock, proof.secret.encode(), keys))))
     return tuple(signed)
 
 

@@ -56,7 +56,7 @@ def decode(text: str, max_length: int = MAX_TOKEN, max_proofs: int = MAX_PROOFS)
             raise InputError("it begins neither with cashuA nor with cashuB")
         _check_proofs(token.proofs, max_proofs)
     except InputError as error:
-        raise TokenError(f"this is no token that can be taken: {error}") from error
+        raise TokenError(f"this is no token that can be taken: {str(error)[:300]}") from error
     return token
 
 
