@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from tradeskill.errors import RefusedError, UnavailableError, UntrustedError
 from tradeskill.world import World
 from tradeskill_plugins.cashu.nuts import answers
 from tradeskill_plugins.cashu.nuts.client import MintClient
+from tradeskill_plugins.cashu.nuts.errors import MintRefusedError
 from tradeskill_plugins.cashu.nuts.model import Keyset, MeltQuote, MintInfo, MintQuote, Output, Proof, SpendState
 from tradeskill_plugins.cashu.store import RequestRow, Rows, Store
 
 __all__ = ["NEEDED", "UNIT", "Mints"]
 
+T = TypeVar("T")
 UNIT: Final = "sat"
 FRESH_MS: Final = 10 * 60_000  # keysets are looked up again after this
 AGAIN_MS: Final = 10_000  # and never more often than this for a stranger's sake
@@ -99,9 +101,9 @@ class Mints:
             def keep(rows: Rows) -> None:
                 for keyset in found:
                     rows.set_keyset(mint, keyset)
-                rows.retire_keysets(mint, [keyset.id for keyset in found])
+                rows.list_keysets(mint, [keyset.id for keyset in found])
 
-            if {keyset.id: keyset for keyset in found} != dict(known):
+            if {keyset.id: keyset for keyset in found} != dict(known) or self._store.read(lambda rows: rows.dropped(mint)):
                 await self._store.write(keep)
             self._looked[mint] = self._world.now_ms()
 
@@ -118,29 +120,36 @@ class Mints:
     async def change(self, row: RequestRow, quote: MeltQuote) -> tuple[Proof, ...]:
         return answers.change(row.outputs, quote, await self.keysets(row.mint))
 
-    # --- questions
+    # --- questions; a refusal of one says nothing about any request
 
     async def restored(self, mint: str, outputs: Sequence[Output]) -> tuple[Proof, ...]:
         """Those that the mint ever signed, in their order."""
         known = dict(await self.keysets(mint))
         found: list[Proof] = []
         for start in range(0, len(outputs), RESTORED_AT_ONCE):
-            part = await self.client(mint).restore(outputs[start : start + RESTORED_AT_ONCE], known)
+            part = await _asked(self.client(mint).restore(outputs[start : start + RESTORED_AT_ONCE], known))
             found += [part[place] for place in sorted(part)]
         return tuple(found)
 
     async def states(self, mint: str, ys: Sequence[str]) -> dict[str, SpendState]:
-        return {state.y: state.state for state in await self.client(mint).states(ys)}
+        return {state.y: state.state for state in await _asked(self.client(mint).states(ys))}
 
     async def mint_quote(self, mint: str, amount: int, pubkey: str = "") -> MintQuote:
         return await self.client(mint).new_mint_quote(amount, UNIT, pubkey)
 
     async def mint_state(self, mint: str, quote_id: str) -> MintQuote:
-        return await self.client(mint).mint_quote(quote_id)
+        return await _asked(self.client(mint).mint_quote(quote_id))
 
     async def melt_quote(self, mint: str, bolt11: str) -> MeltQuote:
         return await self.client(mint).new_melt_quote(bolt11, UNIT)
 
     async def melt_state(self, mint: str, quote_id: str) -> MeltQuote:
-        return await self.client(mint).melt_quote(quote_id)
+        return await _asked(self.client(mint).melt_quote(quote_id))
+
+
+async def _asked(question: Awaitable[T]) -> T:
+    try:
+        return await question
+    except MintRefusedError as error:
+        raise UnavailableError(f"the mint does not answer a question: {error}") from error
 

@@ -235,11 +235,13 @@ def _living(rows: Rows, wish: Wish) -> OutgoingRow | None:
 
 
 def _give_up(rows: Rows, purpose: str) -> None:
-    rows.set_outgoing(purpose, "dead", only=("open", "published"))
+    row = rows.outgoing(purpose)
+    if row is not None and row.request_id is not None and rows.request(row.request_id).state == "dead":
+        rows.set_outgoing(purpose, "dead", only=("open", "published"))
 
 
 def _choose(rows: Rows, mint: str, need: int) -> list[Coin]:
-    coins = rows.coins(mint)
+    coins = rows.spendable(mint)
     chosen = choose(coins, need)
     if chosen is not None:
         return chosen

@@ -16,7 +16,7 @@ MIGRATIONS: Final = (
         "CREATE TABLE mint (url TEXT PRIMARY KEY, info TEXT NOT NULL, looked_at INTEGER NOT NULL) STRICT",
         """CREATE TABLE keyset (
             mint TEXT NOT NULL, keyset_id TEXT NOT NULL, unit TEXT NOT NULL, fee_ppk INTEGER NOT NULL, active INTEGER NOT NULL, keys TEXT NOT NULL,
-            final_expiry INTEGER, PRIMARY KEY (mint, keyset_id)) STRICT""",
+            final_expiry INTEGER, listed INTEGER NOT NULL DEFAULT 1, PRIMARY KEY (mint, keyset_id)) STRICT""",
         # NUT-13: which secrets were ever used; grows in the transaction that stores the request that uses them
         "CREATE TABLE counter (keyset_id TEXT PRIMARY KEY, next INTEGER NOT NULL) STRICT",
         # exact bytes that move money, stored before they are sent; `body` and `outputs` are sealed

@@ -208,15 +208,24 @@ class Rows:
         """Keys, once known, stay: the id names them. Fee and activity are the mint's present word."""
         keys = json.dumps({str(amount): key for amount, key in keyset.keys.items()})
         self._db.execute(
-            "INSERT INTO keyset VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (mint, keyset_id) DO UPDATE SET fee_ppk = excluded.fee_ppk, active = excluded.active",
+            "INSERT INTO keyset VALUES (?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (mint, keyset_id)"
+            " DO UPDATE SET fee_ppk = excluded.fee_ppk, active = excluded.active",
             (mint, keyset.id, keyset.unit, keyset.fee_ppk, int(keyset.active), keys, keyset.final_expiry),
         )
 
-    def retire_keysets(self, mint: str, present: Collection[str]) -> None:
-        """Those that the mint does not list any more are kept, and not used for new money."""
+    def list_keysets(self, mint: str, present: Collection[str]) -> None:
+        """A keyset that the mint dropped is kept: what was signed with it is owed. Nothing is made or spent with it until the mint lists it again."""
         for keyset_id, keyset in self.keysets(mint).items():
-            if keyset_id not in present and keyset.active:
+            if keyset_id not in present:
                 self.set_keyset(mint, replace(keyset, active=False))
+            self._db.execute("UPDATE keyset SET listed = ? WHERE mint = ? AND keyset_id = ?", (int(keyset_id in present), mint, keyset_id))
+
+    def dropped(self, mint: str) -> int:
+        """What this wallet holds of keysets that the mint does not list any more."""
+        amounts = self._db.execute(
+            "SELECT amount FROM proof JOIN keyset USING (mint, keyset_id) WHERE proof.state = 'held' AND listed = 0 AND mint = ?", (mint,)
+        )
+        return sum(parse_raw(row[0]) for row in amounts)
 
     def take_counters(self, keyset_id: str, count: int) -> int:
         """Reserve `count` NUT-13 counters for ever; returns the first."""
@@ -243,8 +252,10 @@ class Rows:
             sums[mint, state] = sums.get((mint, state), 0) + parse_raw(amount)
         return sums
 
-    def coins(self, mint: str, state: ProofState = "held") -> list[Coin]:
-        return [self._coin(row) for row in self._db.execute(_COIN + "WHERE state = ? AND proof.mint = ? ORDER BY proof.rowid", (state, mint))]
+    def spendable(self, mint: str) -> list[Coin]:
+        """What is held and the mint may be asked to take."""
+        rows = self._db.execute(_COIN + "WHERE state = 'held' AND proof.mint = ? AND coalesce(listed, 1) = 1 ORDER BY proof.rowid", (mint,))
+        return [self._coin(row) for row in rows]
 
     def made(self, request_id: int) -> list[Coin]:
         return [self._coin(row) for row in self._db.execute(_COIN + "WHERE made_by = ? ORDER BY proof.rowid", (request_id,))]

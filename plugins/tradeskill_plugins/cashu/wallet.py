@@ -153,7 +153,8 @@ class CashuWallet:
     async def balance(self) -> Balance:
         """`incoming`: what the mints have not answered for yet, and what is on its way back to us in such requests."""
         sums = self.store.read(lambda rows: rows.sums())
-        held = sum(value for (mint, state), value in sums.items() if state == "held" and mint in self._settings.mints)
+        dropped = self.store.read(lambda rows: sum(rows.dropped(mint) for mint in self._settings.mints))
+        held = sum(value for (mint, state), value in sums.items() if state == "held" and mint in self._settings.mints) - dropped
         await self.keys()
         return Balance(Amount(held, UNIT), Amount(self.store.read(_coming), UNIT))
 
