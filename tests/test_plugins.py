@@ -230,7 +230,7 @@ def test_a_name_like_no_other_is_answered_with_what_to_install() -> None:
 
 def test_the_list_of_our_own_plugins_is_that_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert set(project["entry-points"]["tradeskill"]) == plugins._SHIPPED
+    assert set(project["entry-points"]["tradeskill"]) == plugins.SHIPPED
 
 
 def test_a_plugin_of_another_kind_is_not_found(install: Install) -> None:

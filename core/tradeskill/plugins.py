@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tradeskill.manifest import Manifest
     from tradeskill.model import Json
 
-__all__ = ["GROUP", "Kind", "Plugin", "PluginReport", "Plugins"]
+__all__ = ["GROUP", "SHIPPED", "Kind", "Plugin", "PluginReport", "Plugins"]
 
 GROUP: Final = "tradeskill"
 HOOK_SECONDS = 10.0  # what a hook, or the import of a plugin's module, may take
@@ -39,7 +39,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _UNNAMED: Final = "(unnamed)"
 # by this package itself; a test compares with pyproject.toml
-_SHIPPED: Final = frozenset({"nano", "embedded", "relay", "process", "bubblewrap", "cashu", "buyer", "seller"})
+SHIPPED: Final = frozenset({"nano", "embedded", "relay", "process", "bubblewrap", "container", "cashu", "buyer", "seller"})
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class Plugins:
         near = difflib.get_close_matches(name, {entry.name for entry in self._entries if not entry.fault}, 3)
         if near:
             return f"did you mean {' or '.join(near)}?"
-        if name in _SHIPPED:
+        if name in SHIPPED:
             return "the package tradeskill itself provides it: install that again, its entry points are out of date"
         return f"install the package that provides it (entry point {GROUP!r}, name {name!r:.80}) for {sys.executable}; `tradeskill plugins` lists what is here"
 

@@ -47,6 +47,7 @@ class Refused(pytest.Collector):
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("tradeskill")
     group.addoption("--clauses", action="store_true", help="list every clause of the plugin contracts, those that hold too")
+    group.addoption("--tradeskill-plugin", metavar="NAME", default="", help="the installed plugin that `tradeskill plugins check` tries")
     group.addoption("--clauses-json", metavar="FILE", default="", help="write what became of every clause to FILE")
 
 
@@ -143,7 +144,8 @@ def _clause(item: pytest.Item) -> Clause | None:
 
 
 def _class_id(item: pytest.Item) -> str:
-    return item.nodeid.rpartition("::")[0]
+    name = item.nodeid.rpartition("::")[0]
+    return f"{item.path}{name}" if name.startswith("::") else name  # a file outside the root has no name of its own there
 
 
 def _first_line(text: str) -> str:
