@@ -25,12 +25,12 @@ setup: $(VENV)/.setup
 $(VENV)/.setup: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tradeskill needs Python 3.11 or newer; this is " + sys.version.split()[0] + ": set PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,relay,cashu]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,relay,cashu,container]'
 	@$(BIN)/python -m compileall -q core wallet plugins skills  # pip compiles what it installs, not what it links to
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.setup pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,relay,cashu,postgres,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,relay,cashu,container,postgres,dev]'
 	@touch $@
 
 # the server that tests of PostgreSQL start: programs only, in an environment of their own
@@ -62,9 +62,11 @@ types: $(VENV)/.dev
 
 # money, state and signatures: every branch is taken by a test
 COVERED := $(addprefix tradeskill.,money signing lifecycle allocation policy agreement journal) \
-  $(addprefix tradeskill_plugins.,market.book market.offers market.entries market.signed relay.signed_http relay.rawjson relay.packing)
+  $(addprefix tradeskill_plugins.,market.book market.offers market.entries market.signed relay.signed_http relay.rawjson relay.packing) \
+  $(addprefix tradeskill_plugins.cashu.nuts.,curve keysets derivation secrets tokens payment_requests requests answers reading cbor armour mint_url)
 COVERING := money signing lifecycle protocol_vectors agreement allocation policy policy_rules policy_windows policy_model policy_owner policy_by_hand \
-  journal_blobs journal_buying journal_database journal_selling flows market_contract market_embedded market_book relay_signed_http relay_rawjson relay_packing
+  journal_blobs journal_buying journal_database journal_selling flows market_contract market_embedded market_book relay_signed_http relay_rawjson relay_packing \
+  $(addprefix cashu_nuts_,curve keysets secrets tokens payment_requests requests)
 coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -q $(COVERED:%=--cov=%) --cov-branch --cov-fail-under=100 --cov-report=term-missing:skip-covered \
 	  $(COVERING:%=tests/test_%.py)

@@ -1,4 +1,4 @@
-"""What several test modules share, for the whole session: one stage of real processes, one PostgreSQL server, one Cashu mint."""
+"""What several test modules share, for the whole session: one stage of real processes, one PostgreSQL server, one Cashu mint, one container engine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 from tests.cli_stage import Stage, staged
 from tests.mint import Mint, minting
 from tests.mint import missing as mint_missing
+from tests.podman import Engine, engine
+from tests.podman import missing as engine_missing
 from tests.postgres import PostgresServer, missing, served
 
 
@@ -35,3 +37,12 @@ def mint() -> Iterator[Mint]:
         pytest.skip(lacking)
     with minting() as served_mint:
         yield served_mint
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[Engine]:
+    """A real engine, shared: every test has a home of its own, and so names of its own. A test that stops the service starts it again."""
+    if lacking := engine_missing():
+        pytest.skip(lacking)
+    with engine() as made:
+        yield made
