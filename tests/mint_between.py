@@ -65,8 +65,8 @@ class Between:
 class Passing:
     """One request on its way. A fault reads it, may `forward` it, and may `answer`; one that does not answer closes the connection."""
 
-    def __init__(self, between: Between, method: str, path: str, body: bytes, reply: Callable[[int, bytes], None]) -> None:
-        self.between, self.method, self.path, self.body, self._reply = between, method, path, body, reply
+    def __init__(self, between: Between, method: str, path: str, body: bytes, handler: Any) -> None:
+        self.between, self.method, self.path, self.body, self._handler = between, method, path, body, handler
 
     def forward(self) -> tuple[int, bytes]:
         """The mint's own status and answer."""
@@ -86,7 +86,11 @@ class Passing:
         return status, data
 
     def answer(self, status: int, data: bytes) -> None:
-        self._reply(status, data)
+        self._handler.reply(status, data)
+
+    def write(self, data: bytes) -> None:
+        """Bytes on the connection, as they are. OSError once the other side has gone."""
+        self._handler.wfile.write(data)
 
 
 def passes(passing: Passing) -> None:
@@ -167,11 +171,11 @@ def _handler(owner: Between) -> type[BaseHTTPRequestHandler]:
             owner.seen.append((self.command, self.path, body))
             self.close_connection = True
             try:
-                (owner.fault_for(self.path) or passes)(Passing(owner, self.command, self.path, body, self._answer))
+                (owner.fault_for(self.path) or passes)(Passing(owner, self.command, self.path, body, self))
             except OSError:  # the mint is down, or the wallet has gone: the connection just ends
                 return
 
-        def _answer(self, status: int, data: bytes) -> None:
+        def reply(self, status: int, data: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))

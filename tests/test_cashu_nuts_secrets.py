@@ -167,6 +167,10 @@ def test_sig_all_signs_once_for_everything_and_only_for_that() -> None:
     assert not secrets.unlocked_all(signed, outputs, NOW, "quote")
     assert not secrets.unlocked_all(secrets.sign_all(inputs, outputs, PRIVATE[1]), outputs, NOW)
     assert secrets.unlocked_all(secrets.sign_all(inputs, outputs, PRIVATE[1]), outputs, NOW + 101)
+    older = secrets.sign_all(inputs, outputs, PRIVATE[0], quote_id="q", older=True)
+    message = (inputs[0].secret + inputs[1].secret + outputs[0].point + outputs[1].point + "q").encode()
+    assert curve.signed_by(message, json.loads(older[0].witness)["signatures"][0], KEYS[0])
+    assert not secrets.unlocked_all(older, outputs, NOW, "q")
     with pytest.raises(TokenError, match="sign_all"):
         secrets.sign_inputs(inputs, PRIVATE[0])
     for mixed in ([inputs[0], locked(LOCK)], [locked(LOCK)], [inputs[0], a_proof("plain")], [a_proof("plain")]):

@@ -159,16 +159,21 @@ def sign_inputs(proofs: Iterable[Proof], *keys: bytes) -> tuple[Proof, ...]:
     return tuple(signed)
 
 
-def message_of_all(inputs: Sequence[Proof], outputs: Sequence[Output], quote_id: str = "") -> bytes:
-    """What SIG_ALL signs: every input's secret and C, every output's amount and B_, for a melt the quote's id."""
+def message_of_all(inputs: Sequence[Proof], outputs: Sequence[Output], quote_id: str = "", older: bool = False) -> bytes:
+    """What SIG_ALL signs: every input's secret and C, every output's amount and B_, for a melt the quote's id.
+
+    `older`: secrets and B_ without C and amounts, as mints before the rule of late 2025 still want it (nutshell 0.20 is one).
+    """
+    if older:
+        return ("".join(proof.secret for proof in inputs) + "".join(output.point for output in outputs) + quote_id).encode()
     text = "".join(proof.secret + proof.signature for proof in inputs)
     return (text + "".join(f"{output.amount}{output.point}" for output in outputs) + quote_id).encode()
 
 
-def sign_all(inputs: Sequence[Proof], outputs: Sequence[Output], *keys: bytes, quote_id: str = "") -> tuple[Proof, ...]:
+def sign_all(inputs: Sequence[Proof], outputs: Sequence[Output], *keys: bytes, quote_id: str = "", older: bool = False) -> tuple[Proof, ...]:
     """The inputs with the one witness that SIG_ALL wants, on the first. TokenError unless all have the same lock but for the nonce."""
     lock = _one_lock(inputs)
-    signatures = _signatures(lock, message_of_all(inputs, outputs, quote_id), keys)
+    signatures = _signatures(lock, message_of_all(inputs, outputs, quote_id, older), keys)
     return (replace(inputs[0], witness=_witness(signatures)), *inputs[1:])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final, Literal
 
 from tradeskill.errors import InputError, UnavailableError
@@ -19,7 +19,7 @@ MAX_FILTERS: Final = 1000  # of one subscription
 SECONDS: Final = 10.0  # to connect, and for the mint to say yes
 
 
-async def hints(url: str, kind: Kind, filters: Sequence[str]) -> AsyncIterator[str]:
+async def hints(url: str, kind: Kind, filters: Sequence[str]) -> AsyncGenerator[str, None]:
     """Those of `filters` (quote ids, or Ys) that the mint says something of, each as it comes: first all, then what changes.
 
     UnavailableError when the mint cannot be reached, refuses, says no, sends garbage or goes away; then poll, and subscribe again later. A mint that
