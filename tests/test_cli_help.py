@@ -65,6 +65,7 @@ def test_the_tree_is_the_one_that_is_promised() -> None:
         *(f"tradeskill policy {name}" for name in ("show", "set", "allow", "deny", "freeze", "unfreeze", "grant", "grants", "revoke", "check")),
         *(f"tradeskill receipt {name}" for name in ("show", "verify")),
         *(f"tradeskill skills {name}" for name in ("schema", "export", "validate", "new")),
+        *(f"tradeskill plugins {name}" for name in ("check", "new")),
         "tradeskill devnet fund",
         "tradeskill relay serve",
     }
