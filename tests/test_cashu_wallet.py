@@ -4,88 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.cashu_bench import deposit, make_wallet
+from tests.cashu_stage import HOUR, PRICE, Play, Shop, held, play_at, total, until
 from tests.mint import Mint
 from tradeskill.errors import NetworkMismatchError, SecretError, StateError, UntrustedError
-from tradeskill.model import Invoice, PaymentStatus
 from tradeskill.money import Amount
-from tradeskill.world import World
-from tradeskill_plugins.cashu.wallet import CashuWallet
-
-PRICE = 1000
-HOUR = 3_600_000
-
-
-class Clock(World):
-    """The real clock, set forward."""
-
-    ahead = 0
-
-    def now_ms(self) -> int:
-        return super().now_ms() + self.ahead
-
-
-class Shop:
-    """A seller and a buyer at one mint, for as long as a test runs."""
-
-    def __init__(self, home: Path, mints: Sequence[str]) -> None:
-        self.home, self.mints = home, mints
-        self.world = Clock()
-        self.opened: list[CashuWallet] = []
-
-    async def open(self, name: str, secret: bytes | None = None, mints: Sequence[str] = (), **settings: Any) -> CashuWallet:
-        wallet = make_wallet(self.home / name, mints or self.mints, self.world, secret, **settings)
-        await wallet.open()
-        self.opened.append(wallet)
-        return wallet
-
-    async def invoice(self, seller: CashuWallet, job: str = "job", price: int = PRICE, until: int = HOUR) -> Invoice:
-        return await seller.invoice(job, Amount(price, "sat"), self.world.now_ms() + until)
-
-    async def close(self) -> None:
-        for wallet in self.opened:
-            await wallet.close()
 
 
 @pytest.fixture
-def play(tmp_path: Path, mint: Mint) -> Callable[[Callable[[Shop], Coroutine[Any, Any, None]]], None]:
+def play(tmp_path: Path, mint: Mint) -> Play:
     return lambda body: play_at([mint.url], tmp_path, body)
-
-
-def play_at(mints: Sequence[str], home: Path, body: Callable[[Shop], Coroutine[Any, Any, None]]) -> None:
-    async def whole() -> None:
-        shop = Shop(home, mints)
-        try:
-            await asyncio.wait_for(body(shop), 60)
-        finally:
-            await shop.close()
-
-    asyncio.run(whole())
-
-
-async def until(true: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not await true():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
-
-
-async def held(wallet: CashuWallet) -> int:
-    return (await wallet.balance()).available.value
-
-
-def total(status: PaymentStatus) -> int:
-    return sum(payment.amount.value for payment in status.payments)
-
-
-Play = Callable[[Callable[[Shop], Coroutine[Any, Any, None]]], None]
 
 
 @pytest.mark.parametrize("price", [1, 7, 127, 1000, 1023, 99_999])

@@ -5,11 +5,10 @@ Every request is built, its counters are used up and its inputs are reserved in 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 from tradeskill.errors import AmountError, RefusedError, StateError, UnavailableError, UntrustedError
 from tradeskill.world import World
@@ -27,9 +26,6 @@ from tradeskill_plugins.cashu.store import Coin, OutgoingRow, PaymentRow, Rows, 
 
 __all__ = ["Given", "Purse", "Wish"]
 
-log = logging.getLogger("tradeskill.cashu")
-
-ATTEMPTS: Final = 4  # requests that a mint refused and that left no trace, for one purpose
 
 
 @dataclass(frozen=True)
@@ -227,11 +223,7 @@ def _living(rows: Rows, wish: Wish) -> OutgoingRow | None:
     row = rows.outgoing(wish.purpose)
     if row is not None and (row.target, row.amount) != (wish.target, wish.amount):
         raise StateError(f"{wish.purpose} already paid {row.amount} sat to {row.target[:80]}: use a new key for another payment")
-    if row is None or row.state != "dead":
-        return row
-    if row.attempt >= ATTEMPTS:
-        raise RefusedError(f"{row.mint} refused {wish.purpose} {row.attempt} times: nothing was paid")
-    return None
+    return None if row is None or row.state == "dead" else row
 
 
 def _give_up(rows: Rows, purpose: str) -> None:

@@ -123,8 +123,10 @@ class Spending:
                 row = await self._purse.begun(wish) or await act()
                 try:
                     return proof_of(await self._purse.finish(wish))
-                except MintRefusedError as error:  # it is proved that nothing moved
+                except MintRefusedError as error:  # it is proved that nothing moved; other proofs, letters or keysets may do
                     refusal = error
+                    if not (error.keyset or error.spent or error.signed):
+                        break
                     if error.keyset:
                         await self._mints.refresh(row.mint)
                 except UnavailableError as error:
