@@ -81,8 +81,9 @@ class View:
         if holds(folder, [self.home]):
             raise RefusedError(f"folder {folder} holds the seller's own files: put the program into a folder of its own and name it as the offer's `folder`")
         if self.uids is not None:
-            for path in (folder, *(folder / word for word in task.argv if word and "\0" not in word and (folder / word).is_file())):
-                wanted = 0o5 if path.is_dir() else 0o4
+            shown = (folder / word for word in own_files(task) if Path(word).is_relative_to(folder))
+            for path in (folder, *shown):
+                wanted = 0o5 if path == folder else 0o4
                 if path.stat().st_mode & wanted != wanted:
                     raise RefusedError(f"others cannot read {path}, and where the seller is root jobs run under users of their own: chmod -R go+rX {folder}")
 
