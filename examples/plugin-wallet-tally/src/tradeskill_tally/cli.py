@@ -1,19 +1,16 @@
-"""The command `tradeskill tally`: puts money on a tally. A plugin's commands are imported only when they are called."""
+"""The command `tradeskill tally`: puts money on the tally. A plugin's commands are imported only when they are called."""
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
-from tradeskill.model import Network
-from tradeskill.world import World
+from tradeskill.faces.cli.shell import AsJson, PasswordFile, example, group, load_profile, run, show
 
-from tradeskill_tally.ledger import NOWHERE, Ledger, Transfer
+from tradeskill_tally.ledger import NOWHERE, Transfer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="The tally: a payment rail among people who share a file.")
+app = group("The tally: a payment rail among people who share a file.", "tradeskill tally fund 1000")
 
 
 @app.callback()
@@ -22,12 +19,26 @@ def tally() -> None:
 
 
 @app.command("fund")
+@example("tradeskill tally fund 1000", "tradeskill tally fund 1000 --json")
 def fund(
-    address: Annotated[str, typer.Argument(help="Of a wallet; see `tradeskill wallet address`.")],
     amount: Annotated[int, typer.Argument(help="In sat.", min=1)],
-    path: Annotated[Path, typer.Option("--path", help="The tally's file.")],
-    network: Annotated[str, typer.Option("--network", help="dev, test or live.")] = "dev",
+    as_json: AsJson = False,
+    password_file: PasswordFile = None,
 ) -> None:
-    """Write down that somebody has brought money."""
-    ledger = Ledger(path, cast(Network, network), World())
-    asyncio.run(ledger.publish(Transfer(uuid.uuid4().hex, NOWHERE, address, amount)))
+    """Write down that this profile's wallet has brought money."""
+
+    async def main() -> str:
+        from tradeskill_tally.wallet import TallyWallet
+
+        async with load_profile(password_file) as profile:
+            wallet = await profile.wallet("tally")
+            assert isinstance(wallet, TallyWallet)
+            address = await wallet.address()
+            await wallet.ledger.publish(Transfer(uuid.uuid4().hex, NOWHERE, address, amount))
+            return address
+
+    address = run(main, as_json=as_json)
+    if as_json:
+        show({"address": address, "amount": str(amount), "unit": "sat"})
+    else:
+        typer.echo(f"{amount} sat to {address}")
