@@ -1,4 +1,7 @@
-"""The protocol against a real mint: keys, quotes, swaps, locks, fees, double spends, melts, restores, lost answers, kill -9, hints."""
+"""The protocol against a real mint: keys, quotes, swaps, locks, fees, double spends, melts, restores, lost answers, kill -9, hints.
+
+One file on purpose: one catalogue, and one more mint that all of it shares.
+"""
 
 from __future__ import annotations
 
@@ -456,3 +459,33 @@ def test_a_receiver_gets_exactly_what_was_asked_for_after_the_fee(mint: Mint) ->
             assert sum(proof.amount for proof in got) == net
 
     play(mint.url, scenario)
+
+
+@pytest.mark.parametrize("outcome", ["PENDING", "UNKNOWN", "FAILED"])
+def test_a_melt_that_lightning_does_not_settle_is_pending_or_gives_the_money_back(mint: Mint, own_mint: Mint, outcome: str) -> None:
+    """FakeWallet says what the payment came to, at once and when it is asked again; a payment unknown twice this mint calls failed."""
+    own_mint.restart(pays=True, FAKEWALLET_PAY_INVOICE_STATE=outcome, FAKEWALLET_PAYMENT_STATE=outcome)
+    try:
+
+        async def scenario(hand: Hand) -> None:
+            async with MintClient(mint.url) as elsewhere:
+                invoice = (await elsewhere.new_mint_quote(100, "sat")).request
+            proofs = await hand.fund(128)
+            quote = await hand.client.new_melt_quote(invoice, "sat")
+            request = hand.melt_of(quote, proofs)
+            if outcome != "PENDING":
+                assert (await refused(hand.client.send_request(request))).lightning
+                assert await hand.states(proofs) == {"UNSPENT"}
+                assert (await hand.client.melt_quote(quote.id)).state == "UNPAID"
+                assert await hand.swap(proofs)
+                return
+            answered = answers.melt_quote(await hand.client.send_request(request))
+            assert (answered.state, answered.change) == ("PENDING", ())
+            assert await hand.states(proofs) == {"PENDING"}
+            assert (await refused(hand.swap(proofs))).pending
+            assert (await refused(hand.client.send_request(request))).mint_code == 11000  # which says nothing of the first try
+            assert (await hand.client.melt_quote(quote.id)).state == "PENDING"
+
+        play(own_mint.url, scenario)
+    finally:
+        own_mint.restart(FAKEWALLET_PAY_INVOICE_STATE="SETTLED", FAKEWALLET_PAYMENT_STATE="SETTLED")
