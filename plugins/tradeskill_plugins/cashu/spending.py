@@ -60,15 +60,26 @@ class Spending:
                     return await self._purse.give(wish, mint, await self._locked(address.pubkey, locktime))
                 except RefusedError as error:
                     trouble = trouble or error
-            for mint in self._settings.mints if self._settings.lightning and isinstance(bolt11, str) else ():
-                try:
-                    return await self._purse.melt(wish, mint, str(bolt11))
-                except RefusedError as error:
-                    trouble = trouble or error
+            if self._settings.lightning and isinstance(bolt11, str):
+                return await self._melted(wish, bolt11)
             no_mint = RefusedError(f"the seller takes money of {', '.join(address.mints)}; this wallet may use {', '.join(self._settings.mints)}")
             raise trouble or no_mint
 
         return await self._once(wish, act)
+
+    async def melt(self, wish: Wish, bolt11: str) -> Proof:
+        """A Lightning invoice, paid by the first mint where enough is held."""
+        return await self._once(wish, lambda: self._melted(wish, bolt11))
+
+    async def _melted(self, wish: Wish, bolt11: str) -> OutgoingRow:
+        trouble: RefusedError | None = None
+        for mint in self._settings.mints:
+            try:
+                return await self._purse.melt(wish, mint, bolt11)
+            except RefusedError as error:
+                trouble = trouble or error
+        assert trouble is not None
+        raise trouble
 
     async def _locked(self, pubkey: str, locktime: int) -> GivenMaker:
         """Outputs that only `pubkey` can spend, and after `locktime` also we."""

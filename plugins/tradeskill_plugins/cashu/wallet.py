@@ -13,6 +13,7 @@ from tradeskill.errors import InputError, NotFoundError, RefusedError, Tradeskil
 from tradeskill.model import Invoice, Payment, PaymentStatus, Proof
 from tradeskill.money import Amount
 from tradeskill_plugins.cashu.address import Address, read_address
+from tradeskill_plugins.cashu.by_hand import ByHand
 from tradeskill_plugins.cashu.exchange import Exchange
 from tradeskill_plugins.cashu.keys import SEED_FILE, Keys, open_seed
 from tradeskill_plugins.cashu.mints import UNIT, Mints
@@ -58,6 +59,7 @@ class CashuWallet:
         self.purse = Purse(self.store, self.mints, self._exchange, self.keys, self._world)
         self._sale = Sale(self.store, self.mints, self.purse, self.keys, self._world, self._settings, self._network)
         self._spending = Spending(self.store, self.mints, self.purse, self.keys, self._world, self._settings, self._network)
+        self.by_hand = ByHand(self.store, self.mints, self.purse, self._spending, self.keys, self._world, self._settings)
         self.recovery = Recovery(self.store, self.mints, self._exchange, self.keys, self._world)
         self._is_open = True
         self._tending = asyncio.create_task(self._tend())
@@ -175,6 +177,20 @@ class CashuWallet:
         chosen = self._mint(mint)
         await self.keys()
         return await self._sale.invoice(f"deposit-{key}", amount, self._world.now_ms() + DEPOSIT_MS, chosen)
+
+    async def finish_all(self) -> int:
+        """Ask again about every request without an answer. Returns how many ended."""
+        await self.keys()
+        return await self._exchange.finish_all()
+
+    async def receive(self, token: str) -> int:
+        """Take a token that somebody handed to the owner; returns what it was worth."""
+        return await self.by_hand.receive(token, (await self._main()).lock_id)
+
+    def owns(self, address: str) -> bool:
+        """Whether money sent there stays in this wallet."""
+        pubkey = read_address(address, self._network).pubkey
+        return self.store.read(lambda rows: rows.lock_of_key(pubkey)) is not None
 
     async def restore(self, gap: int = 20) -> int:
         """Find the seed's money at every mint that is configured or known. Returns the sum found anew. New invoices use locks never used before."""
