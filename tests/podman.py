@@ -108,6 +108,15 @@ class Engine:
     def command(self, *words: str) -> str:
         return subprocess.run([*self._podman(), *words], env=self._environment(), capture_output=True, timeout=PATIENCE, check=True).stdout.decode()
 
+    @contextmanager
+    def open_to_all(self) -> Iterator[None]:
+        """Let any user of this machine talk to it meanwhile, as members of Docker's group may."""
+        self.folder.chmod(0o711)
+        (self.folder / "engine.sock").chmod(0o666)
+        yield
+        (self.folder / "engine.sock").chmod(0o600)
+        self.folder.chmod(0o700)
+
     def end(self) -> None:
         """No container is left, then no service."""
         self.command("rm", "--all", "--force", "--time=0", "--volumes")

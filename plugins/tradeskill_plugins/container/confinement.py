@@ -1,7 +1,7 @@
 """What a job's container is and is not given, and whether the engine really did so. Pure.
 
-The engine's defaults that are relied on: its seccomp profile, its masked and read-only paths in /proc and /sys, and namespaces of the
-container's own for processes, mounts, names and IPC. The image decides over the files that the job sees and nothing else.
+The engine's defaults that are relied on: its masked and read-only paths in /proc and /sys, and namespaces of the container's own for
+processes, mounts, names and IPC. The image decides over the files that the job sees and nothing else.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def config_of(task: Mapping[str, Any], image_id: str, image_volumes: tuple[str, 
             "ReadonlyRootfs": True,
             "Privileged": False,
             "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges"],
+            "SecurityOpt": ["no-new-privileges", f"seccomp={box['calls']}"],
             "Init": True,  # a first process that reaps, and passes SIGTERM on
             "IpcMode": "private",
             "PublishAllPorts": False,
@@ -87,7 +87,7 @@ def deviations(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
         "it is privileged": host.get("Privileged") is False,
         "capabilities were not dropped": bool(host.get("CapDrop")) and not host.get("CapAdd"),
         "new privileges can be gained": any(word.startswith("no-new-privileges") and not word.endswith("false") for word in security),
-        "system calls are not filtered": not any("unconfined" in word for word in security),
+        "system calls are not filtered": any(word.startswith("seccomp=") and not word.endswith("=unconfined") for word in security),
         "memory is not limited": host.get("Memory") == ask["Memory"],
         "processes are not limited": host.get("PidsLimit") == ask["PidsLimit"],
         "it has another network": host.get("NetworkMode") == ask["NetworkMode"],

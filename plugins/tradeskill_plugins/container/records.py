@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import sys
@@ -12,6 +14,7 @@ from typing import Final
 
 from tradeskill.contracts import ExecutionStatus, Limits, Task
 from tradeskill.errors import RefusedError, StorageError, UnavailableError
+from tradeskill_plugins.container.calls import profile
 from tradeskill_plugins.container.confinement import config_of, deviations
 from tradeskill_plugins.container.engine import About, Engine, never_started
 from tradeskill_plugins.container.settings import Settings
@@ -64,6 +67,7 @@ class ContainerExecutions(Executions):
                 "cpus": self._settings.cpus,
                 "network": self._settings.network if task.network else "none",
                 "log": "k8s-file" if self._about is not None and self._about.podman else "local",
+                "calls": self._calls(),
                 "labels": {"tradeskill.execution": execution_id, "tradeskill.owner": owner, "tradeskill.instance": self._instance()},
             },
         }
@@ -132,6 +136,20 @@ class ContainerExecutions(Executions):
 
     def _supervisor_command(self, folder: Path) -> list[str]:
         return [sys.executable, "-I", "-c", _WATCH, str(folder)]
+
+    def _calls(self) -> str:
+        """The system call filter as this engine takes it: Docker the profile itself, Podman a file of this machine."""
+        text = json.dumps(profile(), separators=(",", ":"))
+        if self._about is None or not self._about.podman:
+            return text
+        path = self._name_file.with_name(f"calls-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json")
+        with storage(path):
+            if not path.exists():
+                made = self._home / f".new-{os.urandom(6).hex()}"
+                write(made, text.encode())
+                made.rename(path)
+                sync_folder(path.parent)
+        return str(path)
 
     def _instance(self) -> str:
         with storage(self._name_file):

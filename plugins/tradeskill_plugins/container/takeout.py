@@ -16,6 +16,10 @@ __all__ = ["extent", "take_out"]
 _HEADERS: Final = 16 * 1024  # bytes of tar around each entry, long names included
 
 
+class _TooLongError(RefusedError):
+    """The stream itself, whatever is in it."""
+
+
 class _Bounded:
     """A file over chunks that refuses to give more than so many bytes."""
 
@@ -31,7 +35,7 @@ class _Bounded:
                 break
             self._left -= len(chunk)
             if self._left < 0:
-                raise RefusedError("output is larger than allowed, names and folders included")
+                raise _TooLongError("output is larger than allowed, names and folders included")
             parts.append(chunk[:missing])
             self._kept = chunk[missing:]
             missing -= len(parts[-1])
@@ -39,7 +43,7 @@ class _Bounded:
 
 
 def extent(chunks: Iterator[bytes], most_bytes: int, most_files: int) -> tuple[int, int]:
-    """Entries and apparent bytes, counted no further than one of the two bounds."""
+    """Entries and apparent bytes, counted no further than one of the two bounds; of a stream that breaks off, what came."""
     entries = size = 0
     try:
         for member in _members(chunks, most_bytes, most_files):
@@ -47,8 +51,10 @@ def extent(chunks: Iterator[bytes], most_bytes: int, most_files: int) -> tuple[i
             size += max(0, member.size) if member.isreg() else 0
             if entries > most_files or size > most_bytes:
                 break
-    except RefusedError:
+    except _TooLongError:
         return entries, max(size, most_bytes + 1)
+    except RefusedError:  # the container ended meanwhile, or its files changed
+        pass
     return entries, size
 
 
