@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -182,3 +183,24 @@ def test_a_job_that_fails_there_is_paid_back_by_their_rail(place: Place, trade: 
     assert trade["failed"].returncode != 0
     assert "failed" in trade["failed"].stderr
     assert trade["earned"]["payments_by_status"] == {"allocated": 1, "refunded": 1}
+
+
+def test_the_way_that_the_page_for_authors_shows_is_one(place: Place) -> None:
+    """docs/plugins.md, in a shell; pip takes what is here instead of asking an index."""
+    match = re.search(r"<!-- run: author -->\n```shell\n(.*?)```", (ROOT / "docs" / "plugins.md").read_text("utf-8"), re.DOTALL)
+    assert match is not None
+    programs = place.folder / "venv" / "bin"
+    (programs / "tradeskill").write_text(f"#!{programs / 'python'}\nfrom tradeskill.__main__ import main\n\nmain()\n")
+    (programs / "tradeskill").chmod(0o755)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TRADESKILL_", "PYTHONPATH", "PIP_"))}
+    offline = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+    environment = {**kept, **offline, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTEST_ADDOPTS": "-p no:schemathesis -p no:cacheprovider"}
+    folder = place.folder / "page"
+    folder.mkdir()
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", match[1]], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "(backend): of 22 clauses 19 hold, 3 declared off" in done.stdout
+    assert "faraway: keeps its contract: 19 hold, 3 declared off" in done.stderr
+    assert "\nfaraway      backend    tradeskill-faraway 0.1.0" in done.stdout

@@ -14,7 +14,7 @@ from tradeskill.model import Result
 from tradeskill.testing.clauses import clause, declared
 from tradeskill.testing.interruption import interrupted
 
-__all__ = ["BackendContract", "BackendKit", "Work"]
+__all__ = ["BACKEND_LACKS", "STDIN", "BackendContract", "BackendKit", "Work"]
 
 T = TypeVar("T")
 Work = Literal["echo", "forever", "fail", "flood", "environment", "link", "hungry"]

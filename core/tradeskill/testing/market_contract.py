@@ -27,7 +27,7 @@ from tradeskill.signing import Identity, verify_document
 from tradeskill.testing.clauses import clause, declared
 from tradeskill.world import World
 
-__all__ = ["MarketContract", "MarketFor", "SteppedClock"]
+__all__ = ["MARKET_LACKS", "MarketContract", "MarketFor", "SteppedClock"]
 
 MarketFor = Callable[[Identity], Market]
 MINUTE: Final = 60_000

@@ -22,10 +22,10 @@ from tradeskill.errors import RefusedError, TradeskillError, UntrustedError, Usa
 from tradeskill.model import NETWORKS, PaymentStatus
 from tradeskill.money import Amount
 from tradeskill.testing.clauses import clause
-from tradeskill.testing.wallet_bench import HOUR, PRICE, WalletBench
+from tradeskill.testing.wallet_bench import HOUR, PRICE, WALLET_LACKS, WalletBench
 from tradeskill.testing.wallet_faults import WalletFaultClauses
 
-__all__ = ["WalletBench", "WalletContract"]
+__all__ = ["WALLET_LACKS", "WalletBench", "WalletContract"]
 
 
 class WalletContract(WalletFaultClauses):
