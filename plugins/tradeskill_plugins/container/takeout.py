@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tradeskill.errors import RefusedError
+from tradeskill.errors import RefusedError, UnavailableError
 from tradeskill_plugins import outputs
 
 __all__ = ["extent", "take_out"]
 
+_TRAILER: Final = 1024  # zero bytes at a tar's end
 _HEADERS: Final = 16 * 1024  # bytes of tar around each entry, long names included
 
 
@@ -25,6 +26,7 @@ class _Bounded:
 
     def __init__(self, chunks: Iterator[bytes], most: int) -> None:
         self._chunks, self._left, self._kept = chunks, most, b""
+        self._last = b""
 
     def read(self, size: int) -> bytes:
         parts, missing = [self._kept[:size]], size - len(self._kept)
@@ -36,10 +38,17 @@ class _Bounded:
             self._left -= len(chunk)
             if self._left < 0:
                 raise _TooLongError("output is larger than allowed, names and folders included")
+            self._last = (self._last + chunk)[-_TRAILER:]
             parts.append(chunk[:missing])
             self._kept = chunk[missing:]
             missing -= len(parts[-1])
         return b"".join(parts)
+
+    def whole(self) -> bool:
+        """Whether it ends as a tar does, once all of it was read. One that breaks off looks to `tarfile` as if nothing more had been meant to come."""
+        while self.read(65536):
+            pass
+        return self._last == bytes(_TRAILER)
 
 
 def extent(chunks: Iterator[bytes], most_bytes: int, most_files: int) -> tuple[int, int]:
@@ -53,7 +62,7 @@ def extent(chunks: Iterator[bytes], most_bytes: int, most_files: int) -> tuple[i
                 break
     except _TooLongError:
         return entries, max(size, most_bytes + 1)
-    except RefusedError:  # the container ended meanwhile, or its files changed
+    except (RefusedError, UnavailableError):  # the container ended meanwhile, or its files changed
         pass
     return entries, size
 
@@ -91,16 +100,18 @@ def take_out(chunks: Iterator[bytes], folder: Path, top: str, most_bytes: int, m
 
 
 def _members(chunks: Iterator[bytes], most_bytes: int, most_files: int) -> Iterator[tarfile.TarInfo]:
-    """RefusedError where the stream is no tar or is too long."""
-    most = most_bytes + (most_files + 2) * _HEADERS
+    """RefusedError where the stream is too long, UnavailableError where it is no tar or breaks off: that is the engine's doing, not the job's."""
+    bounded = _Bounded(chunks, most_bytes + (most_files + 2) * _HEADERS)
     try:
-        with tarfile.open(fileobj=_Bounded(chunks, most), mode="r|") as archive:  # type: ignore[call-overload]  # a stream needs no more than `read`
+        with tarfile.open(fileobj=bounded, mode="r|") as archive:  # type: ignore[call-overload]  # a stream needs no more than `read`
             for member in archive:
                 member.tarfile = archive
                 archive.members.clear()  # else it remembers every one of a million
                 yield member
+        if not bounded.whole():
+            raise UnavailableError("the output folder did not come to its end")
     except tarfile.TarError as error:
-        raise RefusedError(f"the output folder cannot be read: {error}") from error
+        raise UnavailableError(f"the output folder did not come as it should: {error}") from error
 
 
 def _write(member: tarfile.TarInfo, place: Path, shown: str) -> None:
