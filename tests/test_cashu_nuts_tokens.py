@@ -320,6 +320,12 @@ def test_cbor_that_tokens_never_have_is_refused_at_once(data: bytes) -> None:
     assert time.process_time() - start < 1.0
 
 
+def test_cbor_is_read_as_deep_as_it_says_and_no_deeper() -> None:
+    assert cbor.loads(b"\x81" * (cbor.MAX_DEPTH - 1) + b"\x00") == [[[[[[[0]]]]]]]
+    with pytest.raises(InputError, match="levels"):
+        cbor.loads(b"\x81" * cbor.MAX_DEPTH + b"\x00")
+
+
 CBOR: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**64), 2**64 - 1) | st.binary(max_size=300) | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),

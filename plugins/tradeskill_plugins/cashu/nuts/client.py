@@ -173,7 +173,7 @@ class MintClient:
         code = body.get("code") if isinstance(body, dict) else None
         detail = body.get("detail") if isinstance(body, dict) else ""
         said = "".join(c if c.isprintable() else " " for c in str(detail)[:200])
-        if isinstance(code, int) and not isinstance(code, bool) and 10000 <= code < 100000:
+        if isinstance(code, int) and 10000 <= code < 100000:
             return MintRefusedError(f"mint {self.url} refused {_named(path)}: {said} (code {code})", code)
         return UnavailableError(f"mint {self.url} answered {_named(path)} with HTTP {status}{f': {said}' if said else ''}, which decides nothing")
 
