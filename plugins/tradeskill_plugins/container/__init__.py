@@ -6,9 +6,18 @@ from collections.abc import Mapping, Sequence
 
 from tradeskill.contracts import Backend, Capability, PluginContext
 from tradeskill.hookspecs import hookimpl
+from tradeskill.manifest import API, Manifest
 from tradeskill.model import Json
 
-__all__ = ["tradeskill_capabilities", "tradeskill_open_backend"]
+__all__ = ["tradeskill_capabilities", "tradeskill_manifest", "tradeskill_open_backend"]
+
+
+tradeskill_api = API
+
+
+@hookimpl
+def tradeskill_manifest() -> Manifest:
+    return Manifest(hosts=("the container engine at `socket`",), files=("the engine's own storage of images and containers",))
 
 
 @hookimpl
