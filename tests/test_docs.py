@@ -395,7 +395,7 @@ def test_every_file_named_in_passing_exists(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_named_is_one(page: str) -> None:
     """`tradeskill X` with an X that the command line knows (its own, or one of our plugins')."""
-    known = {*COMMANDS, "devnet", "relay", "wallet"}
+    known = {*COMMANDS, "cashu", "devnet", "relay", "wallet"}
     text = (ROOT / page).read_text("utf-8")
     named = set(re.findall(r"(?:`|^|\$\()tradeskill ([a-z]+)", text, re.MULTILINE))
     assert named <= known, named - known
