@@ -144,7 +144,9 @@ def mint(
     as_json: AsJson = False,
     password_file: PasswordFile = None,
 ) -> None:
-    """Fund the wallet: prints a Lightning invoice and waits until it is paid.
+    """Fund the wallet by a Lightning invoice.
+
+    Prints the invoice and waits until it is paid.
 
     Interrupted? Repeat with the key that it printed: what was paid is taken once.
     """

@@ -128,6 +128,7 @@ class Spending:
 
     async def _once(self, wish: Wish, act: Callable[[], Awaitable[OutgoingRow]]) -> Proof:
         """Continue what is stored for the purpose, else begin it. After it was stored, trouble means unknown and is never raised as if nothing had happened."""
+        await self._keys()  # what is sealed cannot be read before
         async with self._turns.setdefault(wish.purpose, asyncio.Lock()):
             refusal: MintRefusedError | None = None
             for _ in range(ATTEMPTS):
