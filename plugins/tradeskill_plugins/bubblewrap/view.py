@@ -78,6 +78,8 @@ class View:
         if task.folder is None:
             return
         folder = task.folder.resolve()
+        if not folder.is_dir():
+            raise RefusedError(f"there is no folder {folder} with the job's program: name it as the offer's `folder`")
         if holds(folder, [self.home]):
             raise RefusedError(f"folder {folder} holds the seller's own files: put the program into a folder of its own and name it as the offer's `folder`")
         if self.uids is not None:
