@@ -35,7 +35,17 @@ def test_published_keys_have_the_published_id(vector: dict[str, Any]) -> None:
         keysets.keyset(info, {amount * 2: key for amount, key in list(KEYS[vector["keys"]].items())[1:]})
 
 
-@pytest.mark.parametrize("change", [{"unit": "usd"}, {"fee_ppk": 101}, {"fee_ppk": 0}, {"final_expiry": 2_000_000_000}, {"id": "01" + "ab" * 32}, {"id": MINT.keyset.id[:64] + "00"}])
+OTHER_INFOS: list[dict[str, Any]] = [
+    {"unit": "usd"},
+    {"fee_ppk": 101},
+    {"fee_ppk": 0},
+    {"final_expiry": 2_000_000_000},
+    {"id": "01" + "ab" * 32},
+    {"id": MINT.keyset.id[:64] + "00"},
+]
+
+
+@pytest.mark.parametrize("change", OTHER_INFOS, ids=str)
 def test_an_id_of_generation_1_holds_unit_fee_and_expiry(change: dict[str, Any]) -> None:
     with pytest.raises(UntrustedError, match="not what its id says"):
         keysets.keyset(replace(MINT.info, **change), MINT.keyset.keys)

@@ -225,6 +225,31 @@ def test_what_looks_like_a_lock_and_is_none_is_refused(secret: str, words: str) 
         secrets.unlocked(a_proof(secret), NOW)
 
 
+LOCKED = secrets.secret_text(replace(LOCK, pubkeys=(KEYS[2],), n_sigs=2), "nonce")
+
+
+@settings(deadline=None, max_examples=300)
+@given(place=st.integers(0, len(LOCKED) - 1), letter=st.characters(exclude_categories=["Cs"]) | st.sampled_from(list('[]{}",0129 ')))
+def test_a_lock_changed_in_one_letter_is_refused_or_means_what_it_says(place: int, letter: str) -> None:
+    changed = LOCKED[:place] + letter + LOCKED[place + 1 :]
+    try:
+        lock = secrets.lock_of(changed)
+    except TokenError:
+        return
+    if lock is None:
+        assert not changed.lstrip().startswith("[")
+    else:
+        assert secrets.lock_of(secrets.secret_text(lock, "another nonce")) == lock
+
+
+@given(st.text(max_size=60) | st.text('[]{}",:P2PK0 ', max_size=60))
+def test_any_text_is_a_lock_an_ordinary_secret_or_refused(text: str) -> None:
+    try:
+        assert secrets.lock_of(text) is None or text.lstrip().startswith("[")
+    except TokenError:
+        assert text.lstrip().startswith("[")
+
+
 def test_a_lock_without_tags_or_with_large_letters_is_read() -> None:
     assert secrets.lock_of('["P2PK", {"nonce": "n", "data": "' + KEYS[0] + '"}]') == Lock(KEYS[0])
     assert secrets.lock_of(text_of(KEYS[0].upper())) == Lock(KEYS[0])

@@ -376,6 +376,13 @@ def test_a_token_changed_in_one_place_is_refused_or_does_not_verify_or_is_the_sa
     assert [(proof.secret, proof.signature) for proof in token.proofs] == [(proof.secret, proof.signature) for proof in MINT.proofs(1, 2, 4)]
 
 
+@settings(deadline=None)
+@given(st.sampled_from(["", "cashu:", "cashuA", "cashuB", "cashu:cashuB"]), st.text(max_size=80) | st.binary(max_size=80).map(armour.wrap))
+def test_any_text_is_a_token_or_refused(start: str, text: str) -> None:
+    with pytest.raises(TokenError):
+        tokens.decode(start + text)
+
+
 @pytest.mark.parametrize("end", range(0, len(GOOD), 7))
 def test_a_token_cut_short_is_refused(end: int) -> None:
     with pytest.raises(TokenError):
