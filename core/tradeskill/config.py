@@ -125,7 +125,7 @@ class OfferConfig:
     )
     trusted: bool = _key(v.flag(), "Says that the program is your own. The process backend isolates nothing and takes no other.", False)
     isolation: str | None = _key(
-        v.optional(v.choice(*LEVELS)), "The least isolation its backend must give, else it is not sold. Null: `sandbox`; with `trusted: true`, `none`.", None
+        v.optional(v.choice(*LEVELS)), "The least isolation its backend must give, else it is not sold. Without `trusted: true` at least `sandbox`.", None
     )
     network: bool = _key(v.flag(), "Lets its jobs use the machine's network, loopback included. Without it an isolating backend gives them none.", False)
     run: tuple[str, ...] = _key(

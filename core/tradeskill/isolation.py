@@ -26,8 +26,9 @@ def level_of(capabilities: Iterable[Capability]) -> str:
 
 
 def demanded_level(asked: str | None, trusted: bool) -> str:
-    """The least that an offer's jobs need: what it asks for, and without a word a sandbox for whatever is not the seller's own code."""
-    return asked or ("none" if trusted else "sandbox")
+    """The least that an offer's jobs need: what it asks for, and never less than a sandbox for what is not the seller's own code."""
+    least = "none" if trusted else "sandbox"
+    return asked if asked is not None and reaches(asked, least) else least
 
 
 def reaches(level: str, demanded: str) -> bool:
