@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tradeskill import manifest, opening, plugins
+from tradeskill import containment, manifest, opening
 from tradeskill.config import load_config
 from tradeskill.contracts import PluginContext
 from tradeskill.errors import ConfigError, PluginError, UnavailableError
@@ -77,7 +77,7 @@ def context(tmp_path: Path) -> PluginContext:
 def test_trouble_at_any_hook_is_one_error_with_the_plugins_name(
     place: Path, context: PluginContext, monkeypatch: pytest.MonkeyPatch, hook: str, kind: str
 ) -> None:
-    monkeypatch.setattr(plugins, "HOOK_SECONDS", 0.2)
+    monkeypatch.setattr(containment, "HOOK_SECONDS", 0.2)
     monkeypatch.setenv("TROUBLE", f"{hook} {kind}")
     found = Plugins()
     if (hook, kind) in (("import", "lies"), ("create_wallet", "lies")):  # there is nothing to lie about

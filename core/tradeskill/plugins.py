@@ -7,17 +7,15 @@ imports them all.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import re
-import signal
 import sys
-import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
+from tradeskill.containment import contained, described, one_line
 from tradeskill.errors import NotFoundError, PluginError, TradeskillError
 
 if TYPE_CHECKING:
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["GROUP", "SHIPPED", "Kind", "Plugin", "PluginReport", "Plugins"]
 
 GROUP: Final = "tradeskill"
-HOOK_SECONDS = 10.0  # what a hook, or the import of a plugin's module, may take
 Kind = Literal["wallet", "market", "backend", "skill"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
@@ -106,7 +103,7 @@ class Plugin:
 
     def create_wallet(self, settings: Mapping[str, Json], context: PluginContext, secret: bytes) -> None:
         """Make the secret of a new wallet, where the plugin needs one. Refuses where one is."""
-        with _contained(f"plugin {self.name} ({self.package}): tradeskill_create_wallet", passes=TradeskillError):
+        with contained(f"plugin {self.name} ({self.package}): tradeskill_create_wallet", passes=TradeskillError):
             self._manager.hook.tradeskill_create_wallet(settings=settings, context=context, secret=secret)
 
     def open_market(self, settings: Mapping[str, Json], context: PluginContext) -> Market:
@@ -130,7 +127,7 @@ class Plugin:
         from tradeskill.hookcheck import missing_members
 
         opened = self._call(kind, settings=settings, context=context)
-        with _contained(f"plugin {self.name} ({self.package})"):
+        with contained(f"plugin {self.name} ({self.package})"):
             missing = missing_members(opened, protocol)
         if missing:
             promise = f"tradeskill.contracts.{protocol.__name__}"
@@ -142,7 +139,7 @@ class Plugin:
 
         if kind not in self.kinds:
             raise _wrong_kind(self, kind)
-        with _contained(f"plugin {self.name} ({self.package}): {KINDS[kind]}", passes=TradeskillError):
+        with contained(f"plugin {self.name} ({self.package}): {KINDS[kind]}", passes=TradeskillError):
             results = getattr(self._manager.hook, KINDS[kind])(**arguments)
         return results[0] if results else None  # pluggy drops None
 
@@ -232,9 +229,9 @@ def _load(entry: _Entry) -> Plugin:
     import warnings
 
     who = f"plugin {entry.name} ({entry.package}) did not load"
-    with _contained(who):
+    with contained(who):
         module = importlib.import_module(entry.value)
-    with _contained(who):  # late: what these need is only needed where a plugin is used
+    with contained(who):  # late: what these need is only needed where a plugin is used
         import pluggy
 
         from tradeskill import hookspecs
@@ -249,16 +246,16 @@ def _load(entry: _Entry) -> Plugin:
             warnings.simplefilter("always")
             manager.register(module, entry.name)
         manager.check_pending()
-        notes = (*notes, *(_described(each.message) for each in deprecated if isinstance(each.message, Warning)))
+        notes = (*notes, *(described(each.message) for each in deprecated if isinstance(each.message, Warning)))
     kinds = tuple(kind for kind, hook in KINDS.items() if hook in hooks)
     if not kinds:
         raise PluginError(f"{who}: it is neither {' nor '.join(KINDS)}: define one of {', '.join(KINDS.values())}")
-    with _contained(f"{who}: tradeskill_capabilities"):
+    with contained(f"{who}: tradeskill_capabilities"):
         results = manager.hook.tradeskill_capabilities()
         capabilities = _capabilities(results[0] if results else ())
     manifest: Manifest | None = None
     if "tradeskill_manifest" in hooks:
-        with _contained(f"{who}: tradeskill_manifest"):
+        with contained(f"{who}: tradeskill_manifest"):
             manifest = checked_manifest(next(iter(manager.hook.tradeskill_manifest()), None))
     elif kinds != ("skill",):
         notes = (*notes, "has no manifest: define tradeskill_manifest, so that its users can see whom it talks to and what it may spend")
@@ -302,7 +299,7 @@ def _installed() -> list[_Entry]:
             points = list(distribution.entry_points.select(group=GROUP))
             found = [_entry(point, distribution) for point in points]
         except Exception as error:  # noqa: BLE001 - a stranger's package; whatever it is, it is reported and the others go on
-            found = [_Entry("?", "", *_owner(distribution), f"its package's entry points cannot be read: {_described(error)}")]
+            found = [_Entry("?", "", *_owner(distribution), f"its package's entry points cannot be read: {described(error)}")]
         fresh = [entry for entry in found if _normal(entry.package) not in seen]  # the first on the path is the one that would be imported
         entries += fresh
         seen |= {_normal(entry.package) for entry in fresh if entry.package not in ("", _UNNAMED)}
@@ -318,13 +315,13 @@ def _entry(point: EntryPoint, distribution: Distribution | None) -> _Entry:
         fault = f"the name {point.name!r:.80} is not made of a-z, 0-9 and hyphens: its package must rename it"
     elif _MODULE.fullmatch(point.value) is None:
         fault = f"{point.value!r:.80} is not the import path of a module: its package must name a module"
-    return _Entry(_printable(point.name), _printable(point.value), package, version, fault)
+    return _Entry(one_line(point.name), one_line(point.value), package, version, fault)
 
 
 def _owner(distribution: Distribution | None) -> tuple[str, str]:
     try:
         fields: Any = distribution.metadata if distribution is not None else {}
-        name, version = (_printable(fields[key]) if key in fields else "" for key in ("Name", "Version"))
+        name, version = (one_line(fields[key]) if key in fields else "" for key in ("Name", "Version"))
     except Exception:  # noqa: BLE001 - unreadable metadata has no owner to name; the caller says so
         return "", ""
     return name, version
@@ -332,75 +329,3 @@ def _owner(distribution: Distribution | None) -> tuple[str, str]:
 
 def _normal(package: str) -> str:
     return re.sub(r"[-_.]+", "-", package).lower()
-
-
-@contextlib.contextmanager
-def _contained(what: str, passes: type[TradeskillError] | tuple[()] = ()) -> Iterator[None]:
-    """Run a plugin's code: what it raises becomes a PluginError with that as its cause, what it prints goes to stderr, what hangs is ended."""
-    with _interrupts() as pressed:
-        try:
-            with _deadline(), contextlib.redirect_stdout(sys.stderr):  # `--json` answers are on stdout
-                yield
-        except passes:
-            raise
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) and pressed:
-                raise
-            raise PluginError(f"{what}: {_described(error)}") from error
-
-
-class _Overdue(BaseException):
-    """A plugin's hook did not return; not an Exception, so that its own handlers do not take it for theirs."""
-
-
-@contextlib.contextmanager
-def _deadline() -> Iterator[None]:
-    """Ends what takes longer than HOOK_SECONDS, where Python can: in the main thread, with no other alarm set. What waits inside C goes on."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def overdue(number: int, frame: types.FrameType | None) -> None:
-        raise _Overdue(f"it did not return within {HOOK_SECONDS:g} s: hooks do no I/O, slow work belongs in the object's open()")
-
-    signal.signal(signal.SIGALRM, overdue)
-    signal.setitimer(signal.ITIMER_REAL, HOOK_SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Fills the list when Ctrl-C is really pressed, which a plugin's own `raise KeyboardInterrupt` does not."""
-    pressed: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
-    if not callable(before) or threading.current_thread() is not threading.main_thread():
-        yield pressed
-        return
-
-    def note(number: int, frame: types.FrameType | None) -> None:
-        pressed.append(number)
-        before(number, frame)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _described(error: BaseException) -> str:
-    """One line, printable, whatever the exception is made of."""
-    try:
-        words = " ".join(str(error).split())
-    except BaseException:  # noqa: BLE001 - a stranger's __str__
-        words = "(its message cannot be shown)"
-    text = words if isinstance(error, PluginError) else f"{type(error).__name__}: {words}" if words else type(error).__name__
-    return _printable(text if len(text) <= 300 else text[:297] + "...")
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
