@@ -95,10 +95,10 @@ FILES = [
     _reads("/root", "attempt(lambda: os.listdir('/root') and [name for name in os.listdir('/root') if name not in given['shown']] or None)", control=False),
     _reads("/home", "attempt(lambda: os.listdir('/home') or None)", control=False),
     _reads("/etc/shadow", "attempt(lambda: read('/etc/shadow'))", control=False),
-    _reads("ssh keys", "attempt(lambda: glob.glob('/root/.ssh/*') + glob.glob('/home/*/.ssh/*') or None)", control=False),
-    _reads("/run", "attempt(lambda: os.listdir('/run') or None, lambda: os.listdir('/var/run') or None)", control=False),
+    _reads("ssh keys", "attempt(lambda: glob.glob(os.path.join('/root', '.ssh', '*')) + glob.glob('/home/*/.ssh/*') or None)", control=False),
+    _reads("/run", "attempt(*[lambda path=path: [name for name in os.listdir(path) if (name, given['container']) != ('podman-init', True)] or None for path in ('/run', '/var/run')])", control=False),
     _reads("/var/log", "attempt(lambda: os.listdir('/var/log') or None)", control=False),
-    _reads("/sys", "attempt(lambda: given['container'] and None or os.listdir('/sys') or None)", control=False),
+    _reads("/sys", "attempt(lambda: None if given['container'] else os.listdir('/sys') or None)", control=False),
     _reads("the environment of its parents", "attempt(lambda: seen(f'/proc/{os.getppid()}/environ'), lambda: seen('/proc/1/environ'))", control=False),
     _reads("its own environment", "attempt(lambda: given['canary'] in repr(os.environ) or None)", control=False),
     _reads("every environment in /proc", """
@@ -418,7 +418,7 @@ SHARES = [
             while count < 10**6: os.close(os.open(f'/tmp/{count}', os.O_CREAT)); count += 1
         except OSError as error: held(f'{count} files: {error}')
         reached(count)
-        """, ends=("held", "limit.output")),
+        """, ends=("held", "limit.output", "limit.memory", "limit.time")),
     Probe("makes a million files in its output", """
         try:
             for count in range(10**6): os.close(os.open(OUT + f'/{count}', os.O_CREAT))

@@ -30,7 +30,7 @@ from tradeskill.signing import Identity
 from tradeskill.testing.backend_contract import STDIN, BackendContract, Work
 from tradeskill.world import World
 from tradeskill_plugins.bubblewrap import cgroups, tradeskill_capabilities, tradeskill_open_backend
-from tradeskill_plugins.bubblewrap.backend import BubblewrapBackend, probed_uids
+from tradeskill_plugins.bubblewrap.backend import BubblewrapBackend
 from tradeskill_plugins.executions.records import Executions
 
 T = TypeVar("T")
@@ -342,22 +342,6 @@ def test_a_program_that_roots_jobs_could_not_read_is_refused_with_the_way_out(tm
             await backend.start("x", Task(("python", "job.py"), b"", folder), LIMITS)
 
     drive(tmp_path, scenario)
-
-
-@pytest.mark.parametrize(
-    ("uid_map", "first"),
-    [("0 0 4294967295", 1_900_000_000), ("0 100000 65536", 20_000), ("0 0 1000\n1000 200000 64536", 20_000)],
-    ids=["a machine", "a container", "a container in pieces"],
-)
-def test_users_for_jobs_are_nobodys(uid_map: str, first: int) -> None:
-    found = probed_uids(uid_map)
-    assert found[0] == first
-    assert found[1] > 1000
-
-
-def test_without_users_for_jobs_it_says_which_setting_names_some() -> None:
-    with pytest.raises(UnavailableError, match="uids"):
-        probed_uids("0 1000 1")
 
 
 # The plugin

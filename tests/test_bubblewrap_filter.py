@@ -1,4 +1,4 @@
-"""The system call filter, run on paper: what it refuses, lets through and ends, on both machines it knows; and where control groups are looked for."""
+"""The system call filter, run on paper: what it refuses, lets through and ends, on both machines it knows; and which users and control groups jobs get."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from tradeskill.errors import UnavailableError
 from tradeskill_plugins.bubblewrap import cgroups
+from tradeskill_plugins.bubblewrap.backend import probed_uids
 from tradeskill_plugins.bubblewrap.seccomp import MACHINES, REFUSED, seccomp_filter
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -107,6 +108,25 @@ def test_the_jumps_of_a_filter_end_inside_it() -> None:
 def test_an_unknown_machine_gets_no_sandbox() -> None:
     with pytest.raises(UnavailableError, match="sparc64"):
         seccomp_filter(False, "sparc64")
+
+
+# Users for jobs
+
+
+@pytest.mark.parametrize(
+    ("uid_map", "first"),
+    [("0 0 4294967295", 1_900_000_000), ("0 100000 65536", 20_000), ("0 0 1000\n1000 200000 64536", 20_000)],
+    ids=["a machine", "a container", "a container in pieces"],
+)
+def test_users_for_jobs_are_nobodys(uid_map: str, first: int) -> None:
+    found = probed_uids(uid_map)
+    assert found[0] == first
+    assert found[1] > 1000
+
+
+def test_without_users_for_jobs_it_says_which_setting_names_some() -> None:
+    with pytest.raises(UnavailableError, match="uids"):
+        probed_uids("0 1000 1")
 
 
 # Control groups: the texts of /proc, over folders that stand in for the kernel's

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.test_profile import made, opened
-from tradeskill.contracts import Capability
+from tradeskill.config import load_config
+from tradeskill.contracts import Capability, PluginContext
 from tradeskill.errors import ConfigError
 from tradeskill.isolation import LEVELS, demanded_level, level_of, reaches
+from tradeskill.signing import Identity
+from tradeskill.world import World
+from tradeskill_plugins import bubblewrap
 
 ORDER = list(LEVELS)
+PAGE = (Path(__file__).parent.parent / "docs" / "backends.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(("given", "asked"), list(itertools.product(ORDER, ORDER)))
@@ -74,3 +80,29 @@ def test_a_program_of_the_sellers_own_may_run_without(tmp_path: Path) -> None:
 def test_jobs_that_could_read_the_profile_are_not_sold(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds this profile.*name it as the offer's `folder`"):
         sells(tmp_path, folder=str(tmp_path))
+
+
+# docs/backends.md
+
+
+def test_the_page_tells_of_every_level_and_of_no_other() -> None:
+    levels = re.search(r"^## Levels\n(.*?)^## ", PAGE, re.DOTALL | re.MULTILINE)
+    assert levels is not None
+    assert re.findall(r"^\| `(\w+)` \|", levels[1], re.MULTILINE) == ORDER
+
+
+def test_the_page_tells_of_every_setting_of_bubblewrap() -> None:
+    own = PAGE[PAGE.index("## `bubblewrap`") :]
+    assert sorted([*re.findall(r"^\| `(\w+)` \|", own, re.MULTILINE), "plugin"]) == sorted(bubblewrap._SETTINGS)
+
+
+def test_the_offer_on_the_page_is_one(tmp_path: Path) -> None:
+    shown = re.search(r"^```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    assert shown is not None
+    (tmp_path / "shrink").mkdir()
+    (tmp_path / "config.yaml").write_text(f"network: dev\nmarket: {{plugin: embedded, path: market.db}}\n{shown[1]}")
+    config = load_config(tmp_path / "config.yaml")
+    (offer,) = config.offers
+    assert (offer.backend, offer.isolation, offer.trusted, offer.network) == ("bubblewrap", "sandbox", False, False)
+    context = PluginContext("bubblewrap", "dev", tmp_path / "home", World(), Identity(bytes(32)), lambda: "")
+    bubblewrap.tradeskill_open_backend(config.backends["bubblewrap"], context)
