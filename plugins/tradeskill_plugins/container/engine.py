@@ -171,12 +171,13 @@ class Engine:
         from docker import errors
 
         asked = f"the engine at {self.socket}, {what},"
+        self._reach()
         try:
             if self._version is None:
                 self._version = self._spoken()
             api = docker.APIClient(self.socket, version=self._version, timeout=_SECONDS)
         except (errors.DockerException, requests.RequestException, OSError) as error:
-            raise UnavailableError(f"the engine at {self.socket} cannot be reached: is Docker or Podman's service running there? ({_first(error)})") from error
+            raise UnavailableError(f"the engine at {self.socket} does not say which API it speaks: {_first(error)}") from error
         try:
             yield api
         except errors.NotFound as error:
@@ -190,6 +191,17 @@ class Engine:
             raise UnknownOutcomeError(f"{asked} did not answer to the end ({_first(error)}): whether it was done is not known") from error
         finally:
             api.close()
+
+    def _reach(self) -> None:
+        """UnavailableError where nobody listens: then nothing was asked, and the SDK would leave its socket open besides."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as knock:
+            knock.settimeout(_SECONDS)
+            try:
+                knock.connect(self.socket.removeprefix("unix://"))
+            except OSError as error:
+                raise UnavailableError(
+                    f"the engine at {self.socket} cannot be reached: is Docker or Podman's service running there? ({error.strerror or error})"
+                ) from error
 
     def _spoken(self) -> str:
         """The newest version of the API that the engine speaks. The SDK's own way asks for all that there is to know, which takes Podman a second."""

@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from tradeskill.errors import RefusedError, UnavailableError
 from tradeskill_plugins import outputs
@@ -120,11 +120,18 @@ def _write(member: tarfile.TarInfo, place: Path, shown: str) -> None:
     assert source is not None
     written = 0
     with _once(shown), place.open("xb") as target:
-        while part := source.read(65536):
+        while part := _read(source, shown):
             written += len(part)
             target.write(part)
     if written != member.size:
-        raise RefusedError(f"output {shown!r} ends before its {member.size} bytes")
+        raise UnavailableError(f"output {shown!r} did not come to its end")
+
+
+def _read(source: IO[bytes], shown: str) -> bytes:
+    try:
+        return source.read(65536)
+    except tarfile.TarError as error:
+        raise UnavailableError(f"output {shown!r} did not come to its end: {error}") from error
 
 
 @contextmanager

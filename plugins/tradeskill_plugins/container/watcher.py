@@ -40,7 +40,7 @@ LAUNCHED, ALREADY = 0, 3  # exit codes of the launching half
 
 log = logging.getLogger("tradeskill.container")
 
-_START_SECONDS: Final = 10.0  # for a start that was asked for to show
+_START_SECONDS: Final = 5.0  # for a start that was asked for to show
 _WHOLE_SECONDS: Final = 0.5  # a stream that ends this shortly before its container was whole
 _PAUSES: Final = (0.1, 2.0)  # between tries while the engine does not answer
 _LOOKS: Final = (0.3, 1.5)  # between looks at the output folder
