@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tradeskill.config import CONFIG_FILE, OfferConfig, PluginChoice, ProfileConfig, load_config
 from tradeskill.errors import ConfigError, NetworkMismatchError, NotFoundError, PolicyError, SecretError, StorageError
+from tradeskill.guard import guarded
 from tradeskill.isolation import demanded_level, level_of, reaches
 from tradeskill.model import Network
 from tradeskill.money import Amount
@@ -161,6 +162,7 @@ class Profile:
                 choice = self.config.market
                 plugin = self.plugins.require(choice.plugin, "market")
                 market = plugin.open_market(self._settings(choice), self.context("markets", choice.plugin))
+                market = guarded(plugin, market, "Market")
                 await opened(plugin, market.open())
                 self._stack.push_async_callback(market.close)
                 self._market = market
@@ -179,6 +181,7 @@ class Profile:
                 for choice in self.config.wallets:
                     plugin = self._payment_plugin(choice)
                     wallet = plugin.open_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin))
+                    wallet = guarded(plugin, wallet, "Wallet")
                     if wallet.rail in wallets:
                         raise ConfigError(f"{self.config.source}: two wallets serve the rail {wallet.rail!r}: keep one")
                     await opened(plugin, wallet.open())
@@ -213,6 +216,7 @@ class Profile:
                 if offer.run and offer.backend == name:
                     self._check_isolation(offer, level_of(plugin.capabilities))
             backend = plugin.open_backend(self.config.backends.get(name, {}), self.context("backends", name))
+            backend = guarded(plugin, backend, "Backend")
             await opened(plugin, backend.open())
             self._stack.push_async_callback(backend.close)
             backends[name] = backend
