@@ -13,7 +13,7 @@ import pytest
 from tests.test_profile import made, opened
 from tradeskill.config import load_config
 from tradeskill.contracts import Capability, PluginContext
-from tradeskill.errors import ConfigError
+from tradeskill.errors import ConfigError, UnavailableError
 from tradeskill.isolation import LEVELS, demanded_level, level_of, reaches
 from tradeskill.signing import Identity
 from tradeskill.world import World
@@ -75,6 +75,12 @@ def test_a_sandbox_is_no_container(tmp_path: Path) -> None:
 
 def test_a_program_of_the_sellers_own_may_run_without(tmp_path: Path) -> None:
     assert sells(tmp_path, trusted=True) == ["process"]
+
+
+def test_without_bwrap_a_strangers_program_is_not_sold_and_nothing_less_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tradeskill_plugins.bubblewrap.backend._PATH", str(tmp_path))
+    with pytest.raises(UnavailableError, match="apt install bubblewrap"):
+        sells(tmp_path)
 
 
 def test_jobs_that_could_read_the_profile_are_not_sold(tmp_path: Path) -> None:
