@@ -132,8 +132,9 @@ def trade(place: Place) -> Iterator[dict[str, Any]]:
         place.tradeskill("init", "--non-interactive", "--network", "dev", "--market", str(folder / "market.db"), **home)
         change(Path(home["TRADESKILL_HOME"]) / "config.yaml", wallets=[{"plugin": "tally", "path": str(folder / "tally.db")}])
     refused = place.python("-m", "tradeskill", "tally", "fund", "1000", **homes["buyer"])
-    for home in homes.values():
-        change(Path(home["TRADESKILL_HOME"]) / "config.yaml", plugins={"allow": ["tally"]})
+    (pinned,) = re.findall(r"tally@sha256:[0-9a-f]{64}", refused.stderr)
+    for side, entry in (("seller", "tally"), ("buyer", pinned)):
+        change(folder / side / "config.yaml", plugins={"allow": [entry]})
     place.tradeskill("tally", "fund", "1000", **homes["buyer"])
     offer = {"name": "shout", "title": "Shouting", "price": "40 sat", "backend": "textworks", "run": ["upper"], "pure": True}
     (folder / "shop").mkdir()
