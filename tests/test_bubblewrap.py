@@ -33,7 +33,7 @@ from tradeskill.model import Result
 from tradeskill.signing import Identity
 from tradeskill.testing.backend_contract import STDIN, BackendContract, Work
 from tradeskill.world import World
-from tradeskill_plugins.bubblewrap import cgroups, tradeskill_capabilities, tradeskill_open_backend
+from tradeskill_plugins.bubblewrap import tradeskill_capabilities, tradeskill_open_backend
 from tradeskill_plugins.bubblewrap.backend import BubblewrapBackend
 from tradeskill_plugins.executions.records import Executions
 
@@ -280,14 +280,15 @@ def test_when_the_supervisor_is_killed_the_job_dies_is_lost_and_leaves_nothing(t
         async with asyncio.timeout(20):
             while len(sleepers()) < 2:
                 await World().sleep(0.01)
+        assert backend._view is not None
+        groups = [Path(folder) / f"tradeskill-{backend._view.name('x')}" for folder in backend._view.cgroups.values()]
+        assert all(group.is_dir() for group in groups)
         os.kill(record["pid"], signal.SIGKILL)
         assert (await backend.wait("x", 30)).state == "lost"
         assert sleepers() == []
         await backend.remove("x")
         assert list((tmp_path / "executions").iterdir()) == []
-        mine = Path("/proc/self/cgroup").read_text()
-        folders = cgroups.find(Path("/proc/self/mountinfo").read_text(), mine)
-        assert [path for folder in folders.values() for path in Path(folder).glob("tradeskill-*") if str(record["pid"]) in path.name] == []
+        assert not any(group.exists() for group in groups)
 
     drive(tmp_path, scenario)
 
