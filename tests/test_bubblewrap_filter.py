@@ -23,7 +23,7 @@ ALLOWED, KILLED = "allowed", "killed"
 
 
 def verdict(program: bytes, number: int, *arguments: int, architecture: int) -> str | int:
-    """What the kernel would do: classic BPF, with the five instructions that such filters need. An int: the error it answers with."""
+    """What the kernel would do: classic BPF, with the six instructions that such filters need. An int: the error it answers with."""
     data = struct.pack("=IIQ6Q", number & 0xFFFFFFFF, architecture, 0, *(word & 2**64 - 1 for word in (*arguments, *[0] * 6)[:6]))
     steps = [struct.unpack_from("=HBBI", program, at) for at in range(0, len(program), 8)]
     place = register = 0
@@ -34,6 +34,8 @@ def verdict(program: bytes, number: int, *arguments: int, architecture: int) -> 
             return {0x7FFF0000: ALLOWED, 0x80000000: KILLED}.get(value) or value & 0xFFFF
         if code == 0x20:
             register = struct.unpack_from("=I", data, value)[0]
+        elif code == 0x54:
+            register &= value
         else:
             place += yes if {0x15: register == value, 0x35: register >= value, 0x45: bool(register & value)}[code] else no
 
@@ -94,6 +96,14 @@ def test_the_personality_may_be_asked_for_and_not_changed(machine: str) -> None:
 def test_sockets_are_of_few_families_and_with_the_machines_network_of_fewer(machine: str, network: bool, families: set[int]) -> None:
     on = On(machine, network=network)
     assert {family for family in range(64) if on(SOCKET[machine], family, 1, 0) == ALLOWED} == families
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_with_the_machines_network_a_pair_of_sockets_can_be_sent_nowhere_else(machine: str) -> None:
+    call, kinds = {"x86_64": 53, "aarch64": 199}[machine], range(1, 8)
+    flags = 0o2004000  # SOCK_CLOEXEC, SOCK_NONBLOCK
+    assert {kind for kind in kinds if On(machine, network=True)(call, 1, kind | flags) == ALLOWED} == {1, 5}
+    assert {kind for kind in kinds if On(machine)(call, 1, kind) == ALLOWED} == set(kinds)
 
 
 def test_the_jumps_of_a_filter_end_inside_it() -> None:

@@ -56,19 +56,22 @@ _CLONE: Final = (56, 220)
 _IOCTL: Final = (16, 29)
 _PERSONALITY: Final = (135, 92)
 _SOCKET: Final = (41, 198)
+_SOCKETPAIR: Final = (53, 199)
 _NEW_NAMESPACES: Final = 0x7E020000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}
 _IOCTLS: Final = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: put words into a terminal
 _PERSONALITIES: Final = (0, 0xFFFFFFFF)  # Linux as it is; the question which one it is
 _UNIX, _INET, _INET6 = 1, 2, 10
+_STREAM, _SEQPACKET = 1, 5
 
-_LOAD, _EQUAL, _GREATER_EQUAL, _SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _EQUAL, _GREATER_EQUAL, _SET, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 
 
 def seccomp_filter(network: bool, machine: str = "") -> bytes:
     """The program as `bwrap --seccomp` reads it. UnavailableError on a machine whose system calls are not known here.
 
-    With `network` a job has the machine's network and with it its abstract Unix sockets, so then it gets no Unix sockets but pairs.
+    With `network` a job has the machine's network and with it its abstract Unix sockets, so then it gets no Unix sockets but pairs, and
+    of those none that can still be sent elsewhere.
     """
     machine = machine or platform.machine()
     if machine not in MACHINES:
@@ -104,16 +107,18 @@ def seccomp_filter(network: bool, machine: str = "") -> bytes:
         (_RETURN, 0, 0, _ERRNO | errno.EPERM),
         *_only(_PERSONALITY[index], _PERSONALITIES, errno.EPERM),
         *_only(_SOCKET[index], families, errno.EAFNOSUPPORT),
+        *(_only(_SOCKETPAIR[index], (_STREAM, _SEQPACKET), errno.EPERM, argument=1, mask=0xF) if network else ()),
         (_RETURN, 0, 0, _ALLOW),
     ]
     return b"".join(struct.pack("=HBBI", code, yes, no, value) for code, yes, no, value in program)
 
 
-def _only(call: int, values: tuple[int, ...], error: int) -> list[tuple[int, int, int, int]]:
-    """That call with one of these first arguments; skipped over for every other call."""
+def _only(call: int, values: tuple[int, ...], error: int, *, argument: int = 0, mask: int = 0xFFFFFFFF) -> list[tuple[int, int, int, int]]:
+    """That call with one of these in the low half of an argument; skipped over for every other call."""
     return [
-        (_EQUAL, 0, 3 + len(values), call),
-        (_LOAD, 0, 0, 16),
+        (_EQUAL, 0, 4 + len(values), call),
+        (_LOAD, 0, 0, 16 + 8 * argument),
+        (_AND, 0, 0, mask),
         *((_EQUAL, len(values) - place, 0, value) for place, value in enumerate(values)),
         (_RETURN, 0, 0, _ERRNO | error),
         (_RETURN, 0, 0, _ALLOW),
