@@ -15,11 +15,14 @@ from typing import Any
 import pytest
 
 from tests.podman import Engine
-from tradeskill.contracts import Backend, ExecutionStatus, Limits, Task
+from tradeskill.contracts import Backend, ExecutionStatus, Limits, PluginContext, Task
+from tradeskill.errors import ConfigError
+from tradeskill.isolation import level_of, shows_folder
 from tradeskill.model import Result
+from tradeskill.signing import Identity
 from tradeskill.testing.backend_contract import STDIN, BackendContract, Work
 from tradeskill.world import World
-from tradeskill_plugins.container import tradeskill_capabilities
+from tradeskill_plugins.container import tradeskill_capabilities, tradeskill_open_backend
 from tradeskill_plugins.container.backend import ContainerBackend
 from tradeskill_plugins.container.settings import Settings
 
@@ -162,7 +165,7 @@ def test_several_output_files_become_one_archive(tmp_path: Path, podman: Engine)
     [(status, result)] = ended(tmp_path, podman, task)
     assert result is not None, status
     with tarfile.open(fileobj=io.BytesIO(result.data)) as archive:
-        assert {member.name: archive.extractfile(member).read() for member in archive} == {"a.txt": b"1\n", "b/c/d.txt": b"2\n"}  # type: ignore[union-attr]
+        assert {member.name: archive.extractfile(member).read() for member in archive} == {"a.txt": b"1\n", "b/c/d.txt": b"2\n"}  # type: ignore[union-attr]  # they are files
 
 
 def test_what_the_backend_is_and_holds_is_said_in_a_line(tmp_path: Path, podman: Engine) -> None:
@@ -172,9 +175,18 @@ def test_what_the_backend_is_and_holds_is_said_in_a_line(tmp_path: Path, podman:
     assert podman.image in line
 
 
-def test_the_plugin_opens_from_settings_and_says_what_it_can() -> None:
-    assert {item.name: item.value for item in tradeskill_capabilities()}["isolation"] == "container"
-    assert all(item.reason for item in tradeskill_capabilities())
+def test_an_offers_folder_is_not_shown_so_it_may_hold_the_profile() -> None:
+    assert level_of(tradeskill_capabilities()) == "container"
+    assert not shows_folder(tradeskill_capabilities())
+    assert shows_folder([])
+
+
+def test_the_plugin_opens_from_its_settings_without_asking_an_engine(tmp_path: Path) -> None:
+    context = PluginContext("container", "dev", tmp_path, World(), Identity(bytes(31) + b"\x01"), lambda: "")
+    backend = tradeskill_open_backend({"image": "sha256:" + "0" * 64, "socket": str(tmp_path / "nothing.sock")}, context)
+    assert isinstance(backend, ContainerBackend)
+    with pytest.raises(ConfigError, match="image is missing"):
+        tradeskill_open_backend({}, context)
 
 
 # What a job leaves behind

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from tradeskill.contracts import Capability
 
-__all__ = ["LEVELS", "demanded_level", "level_of", "reaches"]
+__all__ = ["LEVELS", "demanded_level", "level_of", "reaches", "shows_folder"]
 
 # From nothing to most; a level means all that the ones before it mean.
 LEVELS: Final = {
@@ -23,6 +23,11 @@ def level_of(capabilities: Iterable[Capability]) -> str:
     """What a backend says it gives; "none" where it says nothing, or a word that is no level."""
     value = next((capability.value for capability in capabilities if capability.name == "isolation"), "none")
     return value if isinstance(value, str) and value in LEVELS else "none"
+
+
+def shows_folder(capabilities: Iterable[Capability]) -> bool:
+    """Whether its jobs can read their offer's folder: unless it says that they cannot."""
+    return next((capability.value for capability in capabilities if capability.name == "folder"), True) is not False
 
 
 def demanded_level(asked: str | None, trusted: bool) -> str:

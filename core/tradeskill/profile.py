@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tradeskill.config import CONFIG_FILE, OfferConfig, PluginChoice, ProfileConfig, load_config
 from tradeskill.errors import ConfigError, NetworkMismatchError, NotFoundError, PolicyError, SecretError, StorageError
 from tradeskill.guard import guarded
-from tradeskill.isolation import demanded_level, level_of, reaches
+from tradeskill.isolation import demanded_level, level_of, reaches, shows_folder
 from tradeskill.model import Network
 from tradeskill.money import Amount
 from tradeskill.opening import check_allowed, opened
@@ -214,7 +214,7 @@ class Profile:
             plugin = self.plugins.require(name, "backend")
             for offer in self.config.offers:
                 if offer.run and offer.backend == name:
-                    self._check_isolation(offer, level_of(plugin.capabilities))
+                    self._check_isolation(offer, level_of(plugin.capabilities), shows_folder(plugin.capabilities))
             backend = plugin.open_backend(self.config.backends.get(name, {}), self.context("backends", name))
             backend = guarded(plugin, backend, "Backend")
             await opened(plugin, backend.open())
@@ -222,14 +222,14 @@ class Profile:
             backends[name] = backend
         return backends
 
-    def _check_isolation(self, offer: OfferConfig, level: str) -> None:
+    def _check_isolation(self, offer: OfferConfig, level: str, shown: bool) -> None:
         demanded = demanded_level(offer.isolation, offer.trusted)
         if not reaches(level, demanded):
             way_out = "name another backend" if offer.isolation or offer.trusted else "name another backend, or write trusted: true if the program is your own"
             raise ConfigError(
                 f"{self.config.source}: offer {offer.name}: backend {offer.backend} gives isolation {level!r}, the offer demands {demanded!r}; {way_out}"
             )
-        if level != "none" and self.home.resolve().is_relative_to(offer.folder.resolve()):
+        if level != "none" and shown and self.home.resolve().is_relative_to(offer.folder.resolve()):
             raise ConfigError(
                 f"{self.config.source}: offer {offer.name}: its folder {offer.folder} holds this profile, and its jobs can read that folder: "
                 "put the program's files into one of their own and name it as the offer's `folder`"
