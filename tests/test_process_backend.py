@@ -22,9 +22,9 @@ from tradeskill.model import Result
 from tradeskill.signing import Identity
 from tradeskill.testing.backend_contract import STDIN, BackendContract, Work
 from tradeskill.world import World
+from tradeskill_plugins.executions.records import Executions, Supervisor
 from tradeskill_plugins.process import tradeskill_capabilities, tradeskill_open_backend
 from tradeskill_plugins.process.backend import ProcessBackend
-from tradeskill_plugins.executions.records import Executions, Supervisor
 
 T = TypeVar("T")
 LIMITS = Limits(seconds=20, memory=256 * 2**20, output=2**20)
