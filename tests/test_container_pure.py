@@ -168,6 +168,15 @@ def test_a_container_that_is_less_shut_in_than_asked_for_is_noticed(change: Call
     assert any(fault in deviation for deviation in deviations(wanted(), found))
 
 
+def test_a_network_that_is_granted_is_not_the_machines() -> None:
+    asked = wanted()
+    asked["HostConfig"]["NetworkMode"] = "jobs"
+    found = made()
+    for mode, fine in (("jobs", True), ("bridge", True), ("host", False), ("container:abc", False), ("", False)):
+        found["HostConfig"]["NetworkMode"] = mode
+        assert (deviations(asked, found) == []) == fine
+
+
 def test_nothing_of_the_machine_is_mounted_and_an_images_own_places_are_bounded() -> None:
     config = wanted()
     assert config["HostConfig"]["Mounts"] == [{"Type": "volume", "Target": OUTPUT_VOLUME}]

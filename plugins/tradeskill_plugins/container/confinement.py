@@ -82,6 +82,7 @@ def deviations(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
     """Where a container as the engine shows it is less shut in than it was asked for. An engine may drop what it cannot do with a mere warning."""
     ask, host = wanted["HostConfig"], made["HostConfig"]
     security = [str(word) for word in host.get("SecurityOpt") or ()]
+    networks = {"none"} if ask["NetworkMode"] == "none" else {ask["NetworkMode"], "bridge"}  # Podman shows the kind of a named one
     checks = {
         "the root file system is not read-only": host.get("ReadonlyRootfs") is True,
         "it is privileged": host.get("Privileged") is False,
@@ -90,7 +91,7 @@ def deviations(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
         "system calls are not filtered": any(word.startswith("seccomp=") and not word.endswith("=unconfined") for word in security),
         "memory is not limited": host.get("Memory") == ask["Memory"],
         "processes are not limited": host.get("PidsLimit") == ask["PidsLimit"],
-        "it has another network": host.get("NetworkMode") == ask["NetworkMode"],
+        "it has another network": host.get("NetworkMode") in networks,
         "it shares the machine's processes or IPC": "host" not in (host.get("PidMode"), host.get("IpcMode"), host.get("UTSMode")),
         "it has devices": not host.get("Devices"),
         "it runs as another user": made["Config"].get("User") == wanted["User"],
