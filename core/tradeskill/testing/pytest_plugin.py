@@ -127,7 +127,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         about = KINDS.get(next(iter(clauses))[:1], "")
         terminalreporter.write_line(f"{kind} ({about}): of {len(clauses)} clauses {told}")
         for number, entry in sorted(clauses.items()):
-            if everything or entry["status"] in ("off", "failed", "skipped"):
+            if everything or entry["status"] in ("off", "failed"):
                 reason = f" — {entry['reason']}" if entry["reason"] else ""
                 terminalreporter.write_line(f"  {number}  {words[entry['status']]:12}  {entry['sentence']}{reason}")
 
