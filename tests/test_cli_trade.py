@@ -219,6 +219,8 @@ def test_doctor_finds_a_working_profile_well_and_a_deaf_node_ill(day: Day) -> No
     checks = day.buyer.json("doctor")
     assert [check for check in checks if not check["ok"]] == []
     assert {"profile", "rights", "journal", "identity", "market", "wallets", "spending"} <= {check["check"] for check in checks}
+    assert {check["check"]: "isolation" in check["detail"] or "not to be had here" in check["detail"] for check in checks}["bubblewrap"]
+    assert next(check["detail"] for check in checks if check["check"] == "process").startswith("not used; isolation none")
     lonely = day.stage.home("lonely")
     lonely.run("init", "--non-interactive", "--rpc", "http://127.0.0.1:1", "--ws", "").ok()
     ill = lonely.run("doctor", "--json")

@@ -201,8 +201,10 @@ def test_an_amount_that_is_none_is_refused_by_key_and_value(tmp_path: Path, writ
         (offer(run="[]"), "offers[0].run: takes 1 to 256 entries, not 0"),
         (offer(run='["a\\0b"]'), "offers[0].run[0]: takes a text"),
         (offer(pure="yes"), "offers[0].pure: takes true or false, not 'yes'"),
-        (offer(trusted=""), "offers[0].trusted: must be true for the backend 'process', which isolates nothing"),
+        (offer(trusted="", backend="process"), "offers[0].trusted: must be true for the backend 'process', which isolates nothing"),
         (offer(trusted="false", backend="process@tradeskill"), "offers[0].trusted: must be true"),
+        (offer(isolation="some"), "offers[0].isolation: takes none or sandbox or container or vm, not 'some'"),
+        (offer(network="yes"), "offers[0].network: takes true or false, not 'yes'"),
         (offer(limits="{memory: 256MB}"), "offers[0].limits.memory: takes a size from 1M to 1024G, such as 256M, not '256MB'"),
         (offer(limits="{memory: 256}"), "offers[0].limits.memory: takes a size from 1M"),
         (offer(limits="{memory: 2.5G}"), "offers[0].limits.memory: takes a size"),
@@ -220,6 +222,12 @@ def test_an_amount_that_is_none_is_refused_by_key_and_value(tmp_path: Path, writ
 )
 def test_a_wrong_value_is_named_by_key_and_value(tmp_path: Path, text: str, said: str) -> None:
     assert refused(tmp_path, text).startswith(said)
+
+
+def test_without_a_word_what_is_not_trusted_goes_into_bubblewrap_and_what_is_into_a_process(tmp_path: Path) -> None:
+    for trusted, backend in (("", "bubblewrap"), ("false", "bubblewrap"), ("true", "process")):
+        (sold,) = load(tmp_path, offer(trusted=trusted)).offers
+        assert (sold.backend, sold.network, sold.isolation) == (backend, False, None)
 
 
 def test_an_offer_on_an_isolating_backend_need_not_be_trusted(tmp_path: Path) -> None:

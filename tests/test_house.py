@@ -25,7 +25,7 @@ LONG = {
     "core/tradeskill/agreement.py": "what one side signs and what the other must check stand side by side, for four documents",
     "core/tradeskill/buyer.py": "the flow reads as one straight line, state by state",
     "core/tradeskill/testing/wallet_contract.py": "one contract is one class",
-    "plugins/tradeskill_plugins/process/supervisor.py": "it runs in an interpreter that can import no second file of ours",
+    "plugins/tradeskill_plugins/executions/supervisor.py": "it runs in an interpreter that can import no second file of ours",
     "core/tradeskill/journal/selling.py": "all of a seller's statements in one place, so that no write is made anywhere else",
     "tests/simulation/schedule.py": "one schedule from its first draw to its judgement",
     "tests/test_devnet_node.py": "one catalogue of a node's faults",

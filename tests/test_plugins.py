@@ -230,7 +230,7 @@ def test_a_name_like_no_other_is_answered_with_what_to_install() -> None:
 
 def test_the_list_of_our_own_plugins_is_that_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert set(project["entry-points"]["tradeskill"]) == plugins._SHIPPED
+    assert set(project["entry-points"]["tradeskill"]) == plugins.SHIPPED
 
 
 def test_a_plugin_of_another_kind_is_not_found(install: Install) -> None:
@@ -362,9 +362,9 @@ def test_a_hook_that_is_right_or_says_less_is_taken(source: str) -> None:
     assert len(accepted(source)) == 1
 
 
-def test_every_hook_is_a_kind_the_capabilities_or_what_init_asks_a_wallet() -> None:
+def test_every_hook_is_a_kind_or_what_a_plugin_says_of_itself_or_what_init_asks_a_wallet() -> None:
     hooks = {name for name, item in vars(hookspecs).items() if hasattr(item, "tradeskill_spec")}
-    assert hooks == {"tradeskill_capabilities", "tradeskill_create_wallet", *KINDS.values()}
+    assert hooks == {"tradeskill_capabilities", "tradeskill_manifest", "tradeskill_create_wallet", *KINDS.values()}
 
 
 def test_every_hook_is_described_in_one_sentence() -> None:

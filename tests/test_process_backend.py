@@ -22,13 +22,21 @@ from tradeskill.model import Result
 from tradeskill.signing import Identity
 from tradeskill.testing.backend_contract import STDIN, BackendContract, Work
 from tradeskill.world import World
+from tradeskill_plugins.executions.records import Executions, Supervisor
 from tradeskill_plugins.process import tradeskill_capabilities, tradeskill_open_backend
 from tradeskill_plugins.process.backend import ProcessBackend
-from tradeskill_plugins.process.executions import Executions, Supervisor
 
 T = TypeVar("T")
 LIMITS = Limits(seconds=20, memory=256 * 2**20, output=2**20)
-COMMANDS: dict[Work, str] = {"echo": "exec cat", "forever": "exec sleep 1000", "fail": "echo no luck >&2; exit 3", "flood": "exec yes"}
+COMMANDS: dict[Work, str] = {
+    "echo": "exec cat",
+    "forever": "exec sleep 1000",
+    "fail": "echo no luck >&2; exit 3",
+    "flood": "exec yes",
+    "environment": "exec env",
+    "link": 'ln -s /etc/passwd "$TRADESKILL_OUTPUT/result"',
+    "hungry": "exec python3 -I -S -c 'x = bytearray(2**30); x[::4096] = bytes(2**18)'",
+}
 
 
 class Kit:

@@ -15,6 +15,7 @@ from tradeskill.errors import TradeskillError
 from tradeskill.model import Invoice, PaymentStatus, Proof
 from tradeskill.money import Amount
 from tradeskill.testing.fakes import FakeWallet
+from tradeskill.testing.wallet_bench import LedgerFault
 from tradeskill.testing.wallet_contract import WalletBench, WalletContract
 from tradeskill.world import World
 
@@ -26,6 +27,7 @@ class BearerBench(WalletBench):
         "pending": "a token is worth nothing until it is swapped, then it is final",
         "hints": "nobody tells a payee that a token was made",
         "same_address": "the address names the wallet; a lock in the details tells jobs apart",
+        "secrets": "its coins are their own names, in a mint that lives in memory",
     }
 
     def __init__(self) -> None:
@@ -60,6 +62,9 @@ class BearerBench(WalletBench):
 
     def now_ms(self) -> int:
         return World().now_ms()
+
+    async def fault(self, kind: LedgerFault) -> None:
+        self.mint.fault = lambda: {"": "", "answer-lost": "answer-lost"}.get(kind, "unavailable")
 
 
 class TestBearerWallet(WalletContract):

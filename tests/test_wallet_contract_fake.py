@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, ClassVar
 
 import pytest
 
@@ -13,6 +13,7 @@ from tradeskill.errors import StateError, UnavailableError, UnknownOutcomeError
 from tradeskill.model import Invoice
 from tradeskill.money import Amount
 from tradeskill.testing.fakes import WALLET_FAULTS, FakeLedger, FakeWallet
+from tradeskill.testing.wallet_bench import LedgerFault
 from tradeskill.testing.wallet_contract import WalletBench, WalletContract
 from tradeskill.world import LABELS, World
 
@@ -20,6 +21,11 @@ NOW = 1_700_000_000_000
 
 
 class FakeBench(WalletBench):
+    """Wallets on a ledger in memory. What `fault` names happens at every wallet's next visit of the place where it can."""
+
+    lacks: ClassVar[Mapping[str, str]] = {"secrets": "it signs with nothing: who has the object has the money"}
+    kind: LedgerFault = ""
+
     def __init__(self) -> None:
         self.ledger = FakeLedger(self.now_ms)
         self._opened: list[FakeWallet] = []
@@ -32,10 +38,27 @@ class FakeBench(WalletBench):
             await wallet.close()
 
     async def open(self, name: str) -> Wallet:
-        wallet = FakeWallet(self.ledger, World(), name)
+        wallet = self.make(name)
         await wallet.open()
         self._opened.append(wallet)
         return wallet
+
+    def make(self, name: str) -> FakeWallet:
+        return FakeWallet(self.ledger, World(), name, fault=self._fault)
+
+    async def fault(self, kind: LedgerFault) -> None:
+        self.kind = kind
+
+    def _fault(self, place: str) -> str:
+        """How a wallet in memory meets the ledger's faults: what its deadlines and checks would make of them has happened already."""
+        return {
+            ("unreachable", "call"): "unavailable",
+            ("hang", "call"): "unavailable",
+            ("answer-lost", "publish"): "answer-lost",
+            ("answer-lost", "look"): "unsure",
+            ("garbage", "publish"): "unreached",
+            ("garbage", "look"): "unsure",
+        }.get((self.kind, place), "")
 
     async def fund(self, wallet: Wallet, amount: int) -> None:
         self.ledger.fund(await wallet.address(), amount)

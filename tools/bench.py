@@ -27,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from backend_bench import backends as backend_figures
 from mcp_bench import mcp as mcp_figures
 from relay_bench import RelaySize
 from relay_bench import relay as relay_figures
@@ -471,6 +472,13 @@ def mcp(size: Size, folder: Path) -> dict[str, Any]:
     return mcp_figures(size.starts, folder)
 
 
+# (i) what a backend adds to a job: backend_bench.py
+
+
+def backends(size: Size, folder: Path) -> dict[str, Any]:
+    return backend_figures(2 * size.starts, folder, spread)
+
+
 SECTIONS: dict[str, Callable[[Size, Path], dict[str, Any]]] = {
     "cli": cli,
     "seller": seller,
@@ -480,6 +488,7 @@ SECTIONS: dict[str, Callable[[Size, Path], dict[str, Any]]] = {
     "ledger": ledger,
     "relay": relay,
     "mcp": mcp,
+    "backends": backends,
 }
 
 

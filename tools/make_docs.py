@@ -27,6 +27,7 @@ def configuration() -> str:
         ("`offers[].capacity`", config.Capacity),
         ("`seller`", config.SellerConfig),
         ("`buyer`", config.BuyerConfig),
+        ("`plugins`", config.PluginsConfig),
     ]
     parts = [
         "# Configuration\n",
@@ -233,7 +234,42 @@ def hooks() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"configuration.md": configuration, "policy.md": policy_page, "lifecycles.md": lifecycles, "errors.md": error_page, "hooks.md": hooks}
+def clauses() -> str:
+    """The contracts' tests need pytest, as the kit does."""
+    from tradeskill.testing.backend_contract import BACKEND_LACKS, BackendContract
+    from tradeskill.testing.clauses import clauses_of
+    from tradeskill.testing.market_contract import MARKET_LACKS, MarketContract
+    from tradeskill.testing.skill_contract import SkillContract
+    from tradeskill.testing.wallet_contract import WALLET_LACKS, WalletContract
+
+    contracts: list[tuple[str, type, Mapping[str, str]]] = [
+        ("A wallet", WalletContract, WALLET_LACKS),
+        ("A market", MarketContract, MARKET_LACKS),
+        ("A backend", BackendContract, BACKEND_LACKS),
+        ("A skill", SkillContract, {}),
+    ]
+    parts = [
+        "# The clauses\n",
+        NOTE,
+        "What a plugin must keep, one test each; the tests are their wording. How to run them, and what it means to declare something off, is in\n"
+        "[plugins.md](plugins.md).\n",
+    ]
+    for title, contract, lacks in contracts:
+        rows = [f"| {each.number} | {each.sentence} | {f'`{each.unless}`' if each.unless else ''} |" for each in clauses_of(contract).values()]
+        parts.append("\n".join([f"## {title}\n", "| Clause | | Off where it lacks |", "|---|---|---|", *rows, ""]))
+        if lacks:
+            parts.append("\n".join(["What may be lacking:\n", *(f"- `{name}`: {meaning}" for name, meaning in lacks.items()), ""]))
+    return "\n".join(parts)
+
+
+PAGES = {
+    "clauses.md": clauses,
+    "configuration.md": configuration,
+    "policy.md": policy_page,
+    "lifecycles.md": lifecycles,
+    "errors.md": error_page,
+    "hooks.md": hooks,
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -18,6 +18,7 @@ from tradeskill.configvalues import Place, Shape
 from tradeskill.configvalues import section as _section
 from tradeskill.configvalues import setting as _key
 from tradeskill.errors import ConfigError, NetworkMismatchError
+from tradeskill.isolation import LEVELS
 from tradeskill.model import NETWORKS, Network
 from tradeskill.money import Amount
 
@@ -33,6 +34,7 @@ __all__ = [
     "LimitsConfig",
     "OfferConfig",
     "PluginChoice",
+    "PluginsConfig",
     "ProfileConfig",
     "SellerConfig",
     "home_from_env",
@@ -118,8 +120,14 @@ class OfferConfig:
     input: Mapping[str, Any] = _key(
         v.json_schema(), "What a job's input must look like; checked before a quote is given.", factory=lambda: {"type": "object"}
     )
-    backend: str = _key(v.plugin_name(), "The backend plugin that runs the jobs, where there is a `run`.", "process")
+    backend: str = _key(
+        v.plugin_name(), "The backend plugin that runs the jobs, where there is a `run`. Default: `bubblewrap`; with `trusted: true`, `process`.", ""
+    )
     trusted: bool = _key(v.flag(), "Says that the program is your own. The process backend isolates nothing and takes no other.", False)
+    isolation: str | None = _key(
+        v.optional(v.choice(*LEVELS)), "The least isolation its backend must give, else it is not sold. Without `trusted: true` at least `sandbox`.", None
+    )
+    network: bool = _key(v.flag(), "Lets its jobs use the machine's network, loopback included. Without it an isolating backend gives them none.", False)
     run: tuple[str, ...] = _key(
         v.list_of(v.text(4096), 256, 1),
         "Command and arguments. The input comes as JSON on standard input. Without it, jobs are done by hand: `tradeskill call seller.deliver`.",
@@ -139,6 +147,7 @@ def _offer(value: Any, place: Place) -> OfferConfig:
         )
     return dataclasses.replace(
         offer,
+        backend=offer.backend or ("process" if offer.trusted else "bubblewrap"),
         description=offer.description or offer.title,
         limits=offer.limits or LimitsConfig().limits(),
         folder=offer.folder or place.file.absolute().parent,
@@ -197,6 +206,21 @@ def _buyer(value: Any, place: Place) -> BuyerConfig:
     return _section(BuyerConfig, value, place)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PluginsConfig:
+    """Which plugins this profile trusts."""
+
+    allow: tuple[str, ...] = _key(
+        v.list_of(v.allowed_plugin(), 64, unique="."),
+        "Payment plugins of other packages that may touch money, by name; with a hash, only the package as it is now installed.",
+        (),
+    )
+
+
+def _plugins(value: Any, place: Place) -> PluginsConfig:
+    return _section(PluginsConfig, value, place)
+
+
 _PLUGIN: Final = Shape("a mapping: `plugin` and that plugin's settings", _plugin)
 
 
@@ -215,6 +239,7 @@ class ProfileConfig:
     )
     seller: SellerConfig = _key(Shape("a mapping, see `seller`", _seller), "How it sells.", SellerConfig())
     buyer: BuyerConfig = _key(Shape("a mapping, see `buyer`", _buyer), "How it buys.", BuyerConfig())
+    plugins: PluginsConfig = _key(Shape("a mapping, see `plugins`", _plugins), "Which plugins it trusts.", PluginsConfig())
     source: Path | None = None  # not a key: the file that was read last
 
 

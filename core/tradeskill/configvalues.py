@@ -16,6 +16,7 @@ from tradeskill.money import Amount, parse_amount
 __all__ = [
     "Place",
     "Shape",
+    "allowed_plugin",
     "amount",
     "choice",
     "flag",
@@ -113,6 +114,18 @@ def slug() -> Shape:
     def read(value: Any, place: Place) -> str:
         if not isinstance(value, str) or len(value) > 64 or re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", value, re.ASCII) is None:
             raise place.error(f"takes {takes}", value)
+        return value
+
+    return Shape(takes, read)
+
+
+def allowed_plugin() -> Shape:
+    takes = "a plugin's name, name@package, or either with @sha256: and 64 hex digits"
+
+    def read(value: Any, place: Place) -> str:
+        name = r"[a-z0-9][a-z0-9-]{0,63}(@[A-Za-z0-9][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?"
+        if not isinstance(value, str) or re.fullmatch(name, value, re.ASCII) is None:
+            raise place.error(f"takes {takes}; `tradeskill plugins` lists them", value)
         return value
 
     return Shape(takes, read)

@@ -187,7 +187,7 @@ class Market(Protocol):
 
 @runtime_checkable
 class Examinable(Protocol):
-    """What a market may have beside its contract: a line of its own in `tradeskill doctor`."""
+    """What a market or a backend may have beside its contract: a line of its own in `tradeskill doctor`."""
 
     async def examine(self) -> str:
         """What is found, for the owner to read; a TradeskillError says what is wrong, with the way out."""
@@ -213,6 +213,7 @@ class Task:
     folder: Path | None = None
     trusted: bool = False
     details: Mapping[str, Json] | None = None
+    network: bool = False  # granted by the seller; without it an isolating backend gives none
 
 
 ExecutionState = Literal["absent", "running", "finished", "failed", "lost"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pluggy
 
 from tradeskill.contracts import Backend, Capability, Market, PluginContext, Wallet
+from tradeskill.manifest import Manifest
 from tradeskill.model import Json
 
 __all__ = ["hookimpl", "hookspec"]
@@ -18,6 +19,11 @@ hookimpl = pluggy.HookimplMarker("tradeskill")
 @hookspec
 def tradeskill_capabilities() -> Sequence[Capability]:  # type: ignore[empty-body]  # a hook specification has no body
     """Say what this plugin can and cannot do; called at listing and before use, without I/O; an exception keeps it from loading."""
+
+
+@hookspec
+def tradeskill_manifest() -> Manifest:  # type: ignore[empty-body]  # as above
+    """Say whom this plugin talks to, what secrets it keeps and what it can spend; called at listing, without I/O; an exception keeps it from loading."""
 
 
 @hookspec

@@ -1,22 +1,21 @@
 """Finds plugins by their entry points, loads each by itself, and says of each what it is or why it did not load.
 
-A plugin runs in this process with all its rights. Whatever it *raises* is caught and kept as the reason; a hang on import and
-`os._exit` cannot be caught. Only plugins that are asked for are imported; `Plugins.report` imports them all.
+A plugin runs in this process with all its rights. Whatever it *raises* is caught and kept as the reason, and one that hangs is ended where Python
+can (not inside C code, not outside the main thread); `os._exit` cannot be caught. Only plugins that are asked for are imported; `Plugins.report`
+imports them all.
 """
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import re
-import signal
 import sys
-import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
+from tradeskill.containment import contained, described, one_line
 from tradeskill.errors import NotFoundError, PluginError, TradeskillError
 
 if TYPE_CHECKING:
@@ -26,21 +25,26 @@ if TYPE_CHECKING:
     import pluggy
 
     from tradeskill.contracts import Backend, Capability, Market, PluginContext, Wallet
+    from tradeskill.manifest import Manifest
     from tradeskill.model import Json
 
-__all__ = ["GROUP", "Kind", "Plugin", "PluginReport", "Plugins"]
+__all__ = ["GROUP", "SHIPPED", "Kind", "Plugin", "PluginReport", "Plugins"]
 
 GROUP: Final = "tradeskill"
 Kind = Literal["wallet", "market", "backend", "skill"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _UNNAMED: Final = "(unnamed)"
-_SHIPPED: Final = frozenset({"nano", "embedded", "relay", "process", "buyer", "seller"})  # by this package itself; a test compares with pyproject.toml
+# by this package itself; a test compares with pyproject.toml
+SHIPPED: Final = frozenset({"nano", "embedded", "relay", "process", "bubblewrap", "container", "cashu", "buyer", "seller"})
 
 
 @dataclass(frozen=True)
 class PluginReport:
-    """One entry point as found. `error` is None for a plugin that loaded; `origin` is its file, or the module's name where it did not load."""
+    """One entry point as found. `error` is None for a plugin that loaded; `origin` is its file, or the module's name where it did not load.
+
+    `notes` are what its author should know: what works now and will not for ever.
+    """
 
     name: str
     kinds: tuple[str, ...]
@@ -49,6 +53,9 @@ class PluginReport:
     origin: str
     capabilities: tuple[Capability, ...]
     error: str | None
+    api: int | None = None
+    manifest: Manifest | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,21 @@ class Plugin:
     kinds: tuple[str, ...]
     capabilities: tuple[Capability, ...]
     _manager: pluggy.PluginManager = field(repr=False, compare=False)
+    api: int = 1
+    manifest: Manifest | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it comes with tradeskill itself."""
+        return _normal(self.package) == "tradeskill"
+
+    @cached_property
+    def record(self) -> str:
+        """`sha256:` and the digest of its package's RECORD, after every file listed there was compared with it. PluginError naming the first that differs."""
+        from tradeskill.records import record_digest
+
+        return record_digest(self.package)
 
     def open_wallet(self, settings: Mapping[str, Json], context: PluginContext) -> Wallet:
         from tradeskill.contracts import Wallet
@@ -81,7 +103,7 @@ class Plugin:
 
     def create_wallet(self, settings: Mapping[str, Json], context: PluginContext, secret: bytes) -> None:
         """Make the secret of a new wallet, where the plugin needs one. Refuses where one is."""
-        with _contained(f"plugin {self.name} ({self.package}): tradeskill_create_wallet", passes=TradeskillError):
+        with contained(f"plugin {self.name} ({self.package}): tradeskill_create_wallet", passes=TradeskillError):
             self._manager.hook.tradeskill_create_wallet(settings=settings, context=context, secret=secret)
 
     def open_market(self, settings: Mapping[str, Json], context: PluginContext) -> Market:
@@ -105,7 +127,7 @@ class Plugin:
         from tradeskill.hookcheck import missing_members
 
         opened = self._call(kind, settings=settings, context=context)
-        with _contained(f"plugin {self.name} ({self.package})"):
+        with contained(f"plugin {self.name} ({self.package})"):
             missing = missing_members(opened, protocol)
         if missing:
             promise = f"tradeskill.contracts.{protocol.__name__}"
@@ -117,7 +139,7 @@ class Plugin:
 
         if kind not in self.kinds:
             raise _wrong_kind(self, kind)
-        with _contained(f"plugin {self.name} ({self.package}): {KINDS[kind]}", passes=TradeskillError):
+        with contained(f"plugin {self.name} ({self.package}): {KINDS[kind]}", passes=TradeskillError):
             results = getattr(self._manager.hook, KINDS[kind])(**arguments)
         return results[0] if results else None  # pluggy drops None
 
@@ -151,9 +173,8 @@ class Plugins:
             if isinstance(loaded, PluginError):
                 result.append(PluginReport(entry.name, (), entry.package, entry.version, entry.value, (), str(loaded)))
             else:
-                result.append(
-                    PluginReport(loaded.name, loaded.kinds, loaded.package, loaded.version, loaded.origin, loaded.capabilities, None)
-                )
+                about = (loaded.name, loaded.kinds, loaded.package, loaded.version, loaded.origin, loaded.capabilities)
+                result.append(PluginReport(*about, None, loaded.api, loaded.manifest, loaded.notes))
         return result
 
     @cached_property
@@ -189,7 +210,7 @@ class Plugins:
         near = difflib.get_close_matches(name, {entry.name for entry in self._entries if not entry.fault}, 3)
         if near:
             return f"did you mean {' or '.join(near)}?"
-        if name in _SHIPPED:
+        if name in SHIPPED:
             return "the package tradeskill itself provides it: install that again, its entry points are out of date"
         return f"install the package that provides it (entry point {GROUP!r}, name {name!r:.80}) for {sys.executable}; `tradeskill plugins` lists what is here"
 
@@ -203,30 +224,42 @@ class Plugins:
 
 
 def _load(entry: _Entry) -> Plugin:
-    """Import, check every hook, ask for the capabilities. PluginError with the cause of whatever goes wrong."""
+    """Import, agree on the API, check every hook, ask for manifest and capabilities. PluginError with the cause of whatever goes wrong."""
     import importlib
+    import warnings
 
     who = f"plugin {entry.name} ({entry.package}) did not load"
-    with _contained(who):
+    with contained(who):
         module = importlib.import_module(entry.value)
-    with _contained(who):  # late: what these need is only needed where a plugin is used
+    with contained(who):  # late: what these need is only needed where a plugin is used
         import pluggy
 
         from tradeskill import hookspecs
         from tradeskill.hookcheck import KINDS, hooks_of
+        from tradeskill.manifest import api_of, checked_manifest
 
+        api, notes = api_of(getattr(module, "tradeskill_api", None))
         hooks = hooks_of(module)
         manager = pluggy.PluginManager(GROUP)
         manager.add_hookspecs(hookspecs)
-        manager.register(module, entry.name)
+        with warnings.catch_warnings(record=True) as deprecated:  # a hook that will go says so here
+            warnings.simplefilter("always")
+            manager.register(module, entry.name)
         manager.check_pending()
+        notes = (*notes, *(described(each.message) for each in deprecated if isinstance(each.message, Warning)))
     kinds = tuple(kind for kind, hook in KINDS.items() if hook in hooks)
     if not kinds:
         raise PluginError(f"{who}: it is neither {' nor '.join(KINDS)}: define one of {', '.join(KINDS.values())}")
-    with _contained(f"{who}: tradeskill_capabilities"):
+    with contained(f"{who}: tradeskill_capabilities"):
         results = manager.hook.tradeskill_capabilities()
         capabilities = _capabilities(results[0] if results else ())
-    return Plugin(entry.name, entry.package, entry.version, _origin(module), kinds, capabilities, manager)
+    manifest: Manifest | None = None
+    if "tradeskill_manifest" in hooks:
+        with contained(f"{who}: tradeskill_manifest"):
+            manifest = checked_manifest(next(iter(manager.hook.tradeskill_manifest()), None))
+    elif kinds != ("skill",):
+        notes = (*notes, "has no manifest: define tradeskill_manifest, so that its users can see whom it talks to and what it may spend")
+    return Plugin(entry.name, entry.package, entry.version, _origin(module), kinds, capabilities, manager, api, manifest, notes)
 
 
 def _capabilities(value: Any) -> tuple[Capability, ...]:
@@ -266,7 +299,7 @@ def _installed() -> list[_Entry]:
             points = list(distribution.entry_points.select(group=GROUP))
             found = [_entry(point, distribution) for point in points]
         except Exception as error:  # noqa: BLE001 - a stranger's package; whatever it is, it is reported and the others go on
-            found = [_Entry("?", "", *_owner(distribution), f"its package's entry points cannot be read: {_described(error)}")]
+            found = [_Entry("?", "", *_owner(distribution), f"its package's entry points cannot be read: {described(error)}")]
         fresh = [entry for entry in found if _normal(entry.package) not in seen]  # the first on the path is the one that would be imported
         entries += fresh
         seen |= {_normal(entry.package) for entry in fresh if entry.package not in ("", _UNNAMED)}
@@ -282,13 +315,13 @@ def _entry(point: EntryPoint, distribution: Distribution | None) -> _Entry:
         fault = f"the name {point.name!r:.80} is not made of a-z, 0-9 and hyphens: its package must rename it"
     elif _MODULE.fullmatch(point.value) is None:
         fault = f"{point.value!r:.80} is not the import path of a module: its package must name a module"
-    return _Entry(_printable(point.name), _printable(point.value), package, version, fault)
+    return _Entry(one_line(point.name), one_line(point.value), package, version, fault)
 
 
 def _owner(distribution: Distribution | None) -> tuple[str, str]:
     try:
         fields: Any = distribution.metadata if distribution is not None else {}
-        name, version = (_printable(fields[key]) if key in fields else "" for key in ("Name", "Version"))
+        name, version = (one_line(fields[key]) if key in fields else "" for key in ("Name", "Version"))
     except Exception:  # noqa: BLE001 - unreadable metadata has no owner to name; the caller says so
         return "", ""
     return name, version
@@ -296,52 +329,3 @@ def _owner(distribution: Distribution | None) -> tuple[str, str]:
 
 def _normal(package: str) -> str:
     return re.sub(r"[-_.]+", "-", package).lower()
-
-
-@contextlib.contextmanager
-def _contained(what: str, passes: type[TradeskillError] | tuple[()] = ()) -> Iterator[None]:
-    """Run a plugin's code: what it raises becomes a PluginError with that as its cause, what it prints goes to stderr."""
-    with _interrupts() as pressed:
-        try:
-            with contextlib.redirect_stdout(sys.stderr):  # `--json` answers are on stdout
-                yield
-        except passes:
-            raise
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) and pressed:
-                raise
-            raise PluginError(f"{what}: {_described(error)}") from error
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Fills the list when Ctrl-C is really pressed, which a plugin's own `raise KeyboardInterrupt` does not."""
-    pressed: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
-    if not callable(before) or threading.current_thread() is not threading.main_thread():
-        yield pressed
-        return
-
-    def note(number: int, frame: types.FrameType | None) -> None:
-        pressed.append(number)
-        before(number, frame)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _described(error: BaseException) -> str:
-    """One line, printable, whatever the exception is made of."""
-    try:
-        words = " ".join(str(error).split())
-    except BaseException:  # noqa: BLE001 - a stranger's __str__
-        words = "(its message cannot be shown)"
-    text = words if isinstance(error, PluginError) else f"{type(error).__name__}: {words}" if words else type(error).__name__
-    return _printable(text if len(text) <= 300 else text[:297] + "...")
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -15,10 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tradeskill.config import CONFIG_FILE, PluginChoice, ProfileConfig, load_config
+from tradeskill.config import CONFIG_FILE, OfferConfig, PluginChoice, ProfileConfig, load_config
 from tradeskill.errors import ConfigError, NetworkMismatchError, NotFoundError, PolicyError, SecretError, StorageError
+from tradeskill.guard import guarded
+from tradeskill.isolation import demanded_level, level_of, reaches, shows_folder
 from tradeskill.model import Network
 from tradeskill.money import Amount
+from tradeskill.opening import check_allowed, opened
 from tradeskill.plugins import Plugins
 from tradeskill.signing import Identity, canonical, digest
 from tradeskill.world import World
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from tradeskill.contracts import Backend, Market, PluginContext, Wallet
     from tradeskill.journal import Blobs, Database, Purchase
     from tradeskill.model import Json, SignedDocument
+    from tradeskill.plugins import Plugin
     from tradeskill.policy import AskOwner, Caps, Guard
     from tradeskill.seller import Listing, Seller, SellerSettings, Shop
 
@@ -156,8 +160,10 @@ class Profile:
         async with self._opening:
             if self._market is None:
                 choice = self.config.market
-                market = self.plugins.require(choice.plugin, "market").open_market(self._settings(choice), self.context("markets", choice.plugin))
-                await market.open()
+                plugin = self.plugins.require(choice.plugin, "market")
+                market = plugin.open_market(self._settings(choice), self.context("markets", choice.plugin))
+                market = guarded(plugin, market, "Market")
+                await opened(plugin, market.open())
                 self._stack.push_async_callback(market.close)
                 self._market = market
             return self._market
@@ -173,10 +179,12 @@ class Profile:
             if self._wallets is None:
                 wallets: dict[str, Wallet] = {}
                 for choice in self.config.wallets:
-                    wallet = self.plugins.require(choice.plugin, "wallet").open_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin))
+                    plugin = self._payment_plugin(choice)
+                    wallet = plugin.open_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin))
+                    wallet = guarded(plugin, wallet, "Wallet")
                     if wallet.rail in wallets:
                         raise ConfigError(f"{self.config.source}: two wallets serve the rail {wallet.rail!r}: keep one")
-                    await wallet.open()
+                    await opened(plugin, wallet.open())
                     self._stack.push_async_callback(wallet.close)
                     wallets[wallet.rail] = wallet
                 self._wallets = wallets
@@ -191,18 +199,41 @@ class Profile:
 
     def create_wallet(self, choice: PluginChoice, secret: bytes) -> None:
         """Make a wallet's secret files; SecretError when they are there."""
-        self.plugins.require(choice.plugin, "wallet").create_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin), secret)
+        self._payment_plugin(choice).create_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin), secret)
+
+    def _payment_plugin(self, choice: PluginChoice) -> Plugin:
+        """Before a rail touches money: one of other people's only if the owner allowed it."""
+        plugin = self.plugins.require(choice.plugin, "wallet")
+        check_allowed(plugin, self.config.plugins.allow, self.config.source)
+        return plugin
 
     async def backends(self) -> dict[str, Backend]:
-        """Those that run jobs of the configured offers."""
+        """Those that run jobs of the configured offers. ConfigError where one of them isolates less than its offer demands; nothing less is used instead."""
         backends: dict[str, Backend] = {}
         for name in sorted({offer.backend for offer in self.config.offers if offer.run}):
-            settings = self.config.backends.get(name, {})
-            backend = self.plugins.require(name, "backend").open_backend(settings, self.context("backends", name))
-            await backend.open()
+            plugin = self.plugins.require(name, "backend")
+            for offer in self.config.offers:
+                if offer.run and offer.backend == name:
+                    self._check_isolation(offer, level_of(plugin.capabilities), shows_folder(plugin.capabilities))
+            backend = plugin.open_backend(self.config.backends.get(name, {}), self.context("backends", name))
+            backend = guarded(plugin, backend, "Backend")
+            await opened(plugin, backend.open())
             self._stack.push_async_callback(backend.close)
             backends[name] = backend
         return backends
+
+    def _check_isolation(self, offer: OfferConfig, level: str, shown: bool) -> None:
+        demanded = demanded_level(offer.isolation, offer.trusted)
+        if not reaches(level, demanded):
+            way_out = "name another backend" if offer.isolation or offer.trusted else "name another backend, or write trusted: true if the program is your own"
+            raise ConfigError(
+                f"{self.config.source}: offer {offer.name}: backend {offer.backend} gives isolation {level!r}, the offer demands {demanded!r}; {way_out}"
+            )
+        if level != "none" and shown and self.home.resolve().is_relative_to(offer.folder.resolve()):
+            raise ConfigError(
+                f"{self.config.source}: offer {offer.name}: its folder {offer.folder} holds this profile, and its jobs can read that folder: "
+                "put the program's files into one of their own and name it as the offer's `folder`"
+            )
 
     def _settings(self, choice: PluginChoice) -> Mapping[str, Json]:
         """A relative path starts at the file it is written in, wherever the command is typed."""
@@ -348,6 +379,7 @@ class Profile:
                 backend=config.backend,
                 pure=config.pure,
                 trusted=config.trusted,
+                network=config.network,
                 limits=config.limits,
                 jobs=config.capacity.jobs,
                 per_buyer=config.capacity.per_buyer,
@@ -382,7 +414,7 @@ def create_profile(home: Path, config: Mapping[str, Any], network: Network, pass
             profile = Profile.load(home, lambda: password, world=world)
             profile.plugins.require(profile.config.market.plugin, "market")
             for choice in profile.config.wallets:
-                profile.plugins.require(choice.plugin, "wallet")
+                profile._payment_plugin(choice)  # noqa: SLF001 - the composer's own
             secret = world.random_bytes(32)
             write_secret(home / IDENTITY_FILE, "identity", network, secret, password, world.random_bytes)
             key = Identity(secret).key

@@ -13,7 +13,7 @@ from typing import Final
 from tradeskill.errors import NotFoundError, RefusedError
 from tradeskill.model import Result
 
-__all__ = ["JSON", "TEXT", "Found", "collect", "media_type_of", "open_folder", "pack", "read_file", "remove_tree", "survey"]
+__all__ = ["JSON", "MOST_DEPTH", "TEXT", "Found", "checked_name", "collect", "media_type_of", "open_folder", "pack", "read_file", "remove_tree", "survey"]
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
@@ -41,7 +41,7 @@ _MEDIA_TYPES: Final = {
     ".zip": "application/zip",
 }
 
-_MOST_DEPTH: Final = 16
+MOST_DEPTH: Final = 16
 _MOST_NAME: Final = 200  # bytes of one component
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -88,11 +88,11 @@ def survey(folder: int, most_bytes: int, most_files: int) -> list[Found]:
                     entries += 1
                     if entries > most_files:
                         raise RefusedError(f"output has more than {most_files} entries")
-                    path = "/".join((*inner, _checked_name(entry.name)))
+                    path = "/".join((*inner, checked_name(entry.name)))
                     info = entry.stat(follow_symlinks=False)
                     if stat.S_ISDIR(info.st_mode):
-                        if len(inner) + 1 >= _MOST_DEPTH:
-                            raise RefusedError(f"output {path!r} is nested deeper than {_MOST_DEPTH} folders")
+                        if len(inner) + 1 >= MOST_DEPTH:
+                            raise RefusedError(f"output {path!r} is nested deeper than {MOST_DEPTH} folders")
                         waiting.append((*inner, entry.name))
                         continue
                     _checked_kind(path, info)
@@ -206,7 +206,8 @@ def _walk(folder: int, inner: tuple[str, ...]) -> int:
     return handle
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """One component of an output's path, if it is harmless to write down and to show; else RefusedError."""
     if name.startswith("."):
         raise RefusedError(f"output {name!r} begins with a dot")
     if len(os.fsencode(name)) > _MOST_NAME:

@@ -210,4 +210,33 @@ PLANTS: Final = (
         "synchronous = NORMAL",
         ("tests/test_wallet_store.py::test_the_disk_settings_are_those_that_survive_a_power_cut",),
     ),
+    # others' plugins
+    Plant(
+        "others-payment-plugin-unasked",
+        "core/tradeskill/opening.py",
+        "    if plugin.shipped:\n        return\n    names",
+        "    if plugin.name:\n        return\n    names",
+        ("tests/test_plugin_trust.py::test_a_profile_opens_no_wallet_and_makes_none_before_it_is_allowed",),
+    ),
+    Plant(
+        "changed-files-allowed-by-their-old-hash",
+        "core/tradeskill/records.py",
+        "decode() != file.hash.value",
+        "decode() == file.hash.mode",
+        ("tests/test_plugin_trust.py::test_a_file_changed_after_it_was_installed_is_found",),
+    ),
+    Plant(
+        "a-plugins-trouble-called-refused",
+        "core/tradeskill/guard.py",
+        'raise UnknownOutcomeError(f"{what}: {described(error)}") from error\n            if',
+        'from tradeskill.errors import RefusedError\n\n                raise RefusedError(f"{what}: {described(error)}") from error\n            if',
+        ("tests/test_guard.py::test_whatever_a_call_raises_is_unknown_with_the_plugins_name",),
+    ),
+    Plant(
+        "replaced-checks-let-in",
+        "core/tradeskill/testing/clauses.py",
+        "            if inspect.getattr_static(kind, name, None) is not item:",
+        "            if getattr(kind, name, None) is None:",
+        ("tests/test_kit.py::test_clauses_come_in_the_order_of_their_numbers_and_only_the_contract_itself_may_give_them",),
+    ),
 )

@@ -15,6 +15,7 @@ from typing import Final, Literal, TypeVar
 from tradeskill.contracts import Balance, Capability, PluginContext
 from tradeskill.errors import NotFoundError, RefusedError, SecretError, TradeskillError, UnavailableError, UntrustedError, UsageError
 from tradeskill.hookspecs import hookimpl
+from tradeskill.manifest import API, Manifest
 from tradeskill.model import NETWORKS, Invoice, Json, Payment, PaymentStatus, Proof
 from tradeskill.money import Amount, parse_raw
 from tradeskill_wallet.chain import Chain
@@ -31,7 +32,7 @@ from tradeskill_wallet.settlement import judge
 from tradeskill_wallet.store import AccountRow, BlockRow, IncomingRow, Rows, Store
 from tradeskill_wallet.work import WorkSource
 
-__all__ = ["NanoWallet", "tradeskill_capabilities", "tradeskill_create_wallet", "tradeskill_open_wallet"]
+__all__ = ["NanoWallet", "tradeskill_capabilities", "tradeskill_create_wallet", "tradeskill_manifest", "tradeskill_open_wallet"]
 
 log = logging.getLogger("tradeskill.nano")
 T = TypeVar("T")
@@ -472,6 +473,18 @@ def _add_found(item: Found, rows: Rows) -> None:
 
 
 # --- the plugin
+
+
+tradeskill_api = API
+
+
+@hookimpl
+def tradeskill_manifest() -> Manifest:
+    return Manifest(
+        hosts=("the nodes in `rpc` and `ws`",),
+        secrets=("the wallet's seed, in a file encrypted with the profile's password",),
+        spends=("Nano that the wallet holds",),
+    )
 
 
 @hookimpl

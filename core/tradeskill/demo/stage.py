@@ -17,13 +17,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from tradeskill.errors import NotFoundError, UnavailableError, UsageError
+from tradeskill.errors import NotFoundError, TradeskillError, UnavailableError, UsageError
 
 __all__ = ["Stage", "examples_folder"]
 
 START_SECONDS: Final = 60.0
 JOB_SECONDS: Final = 120.0
 PRICE: Final = "0.001 XNO"
+RUN: Final = ("python", "-I", "extract.py")
+MEMORY: Final = 512 * 2**20
 
 
 def examples_folder() -> Path:
@@ -47,6 +49,7 @@ class Stage:
         self._jobs, self._concurrency, self._tamper, self._tell, self._market = jobs, concurrency, tamper, tell, market
         self._examples = examples_folder()
         self._actors: list[asyncio.subprocess.Process] = []
+        self._shut_in: dict[str, Any] = {}  # which backend the seller names, and what goes with it
         self._began = time.monotonic()
 
     async def __aenter__(self) -> Stage:
@@ -65,8 +68,8 @@ class Stage:
         ledger = await self._start("the ledger", ["devnet", "--rpc-port", "0", "--ws-port", "0", "--json"], self._home)
         self._say(f"dev ledger: {ledger['rpc']}")
         market = await self._open_market()
-        profiles = await asyncio.gather(self._profile("seller", ledger, market), self._profile("buyer", ledger, market))
-        buyer = profiles[1]
+        made = await asyncio.gather(self._choose_backend(), self._profile("seller", ledger, market), self._profile("buyer", ledger, market))
+        buyer = made[2]
         fund = ["devnet", "fund", buyer["address"], f"{1 + self._jobs // 100} XNO", "--rpc", ledger["rpc"], "--json"]
         await self._command("fund", fund, self._home / "buyer")
         self._say(f"buyer funded: {buyer['address']}")
@@ -111,6 +114,31 @@ class Stage:
         self._say(f"relay: {relay['url']}" + (" (--no-limits, because one buyer asks for many jobs)" if load else ""))
         return ["--market", "relay", "--market-url", relay["url"]]
 
+    async def _choose_backend(self) -> None:
+        """The sandbox, where the job's own program starts in it here; else a plain process, and it is said why."""
+        from tradeskill.contracts import Limits, PluginContext, Task
+        from tradeskill.plugins import Plugins
+        from tradeskill.signing import Identity
+        from tradeskill.world import World
+
+        try:
+            context = PluginContext("bubblewrap", "dev", self._home / "trial", World(), Identity(bytes(32)), lambda: "")
+            backend = Plugins().require("bubblewrap", "backend").open_backend({}, context)
+            await backend.open()
+            await backend.start("trial", Task(RUN, b"{}", self._examples, network=True), Limits(memory=MEMORY))
+            status = await backend.wait("trial", START_SECONDS)
+            await backend.stop("trial")
+            await backend.remove("trial")
+            await backend.close()
+            if "the input has no url" not in status.detail:  # what the program says of such an input
+                raise UnavailableError(status.detail)
+        except TradeskillError as error:
+            self._shut_in = {"backend": "process", "trusted": True}
+            self._say(f"jobs run as plain processes: {error}")
+        else:
+            self._shut_in = {"backend": "bubblewrap", "isolation": "sandbox", "network": True}
+            self._say("jobs run in bubblewrap: no files, processes or privileges of this machine, but its network, for they fetch pages")
+
     def _offers(self) -> dict[str, Any]:
         room = max(4, self._concurrency * 2)
         return {
@@ -122,12 +150,11 @@ class Stage:
                     "tags": ["web", "markdown"],
                     "price": PRICE,
                     "input": {"type": "object", "required": ["url"], "properties": {"url": {"type": "string", "format": "uri"}}, "additionalProperties": False},
-                    "backend": "process",
-                    "trusted": True,
-                    "run": ["python", "-I", "extract.py", "--allow-loopback"],
+                    **self._shut_in,
+                    "run": [*RUN, "--allow-loopback"],
                     "folder": str(self._examples),
                     "pure": True,
-                    "limits": {"seconds": 60, "memory": "512M", "output": "4M"},
+                    "limits": {"seconds": 60, "memory": f"{MEMORY >> 20}M", "output": "4M"},
                     "capacity": {"jobs": room, "per_buyer": room},
                 }
             ],

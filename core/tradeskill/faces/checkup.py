@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import stat
 from collections.abc import Callable
@@ -9,9 +10,12 @@ from typing import Any
 
 from tradeskill.contracts import Examinable
 from tradeskill.errors import TradeskillError
+from tradeskill.isolation import level_of
 from tradeskill.profile import IDENTITY_FILE, JOURNAL_FILE, Profile
 
 __all__ = ["examine"]
+
+_PATIENCE = 30.0  # seconds for a backend to say what it can enforce
 
 
 async def examine(load: Callable[[], Profile]) -> list[dict[str, Any]]:
@@ -31,6 +35,7 @@ async def examine(load: Callable[[], Profile]) -> list[dict[str, Any]]:
             found.append(await _check(profile.config.market.plugin.partition("@")[0], market.examine))
         found.append(await _check("wallets", lambda: _wallets(profile)))
         found.append(await _check("offers", lambda: _offers(profile)))
+        found += await _isolation(profile)
         found.append(_caps(profile))
         found.append(await _check("policy", lambda: _policy(profile)))
     return found
@@ -86,6 +91,33 @@ async def _wallets(profile: Profile) -> str:
 async def _offers(profile: Profile) -> str:
     backends = await profile.backends()
     return f"{len(profile.config.offers)} configured" + (f", backends {', '.join(backends)}" if backends else "")
+
+
+async def _isolation(profile: Profile) -> list[dict[str, Any]]:
+    """What each backend that is installed can enforce on this machine. Only one that an offer uses can be a fault."""
+    used = {offer.backend for offer in profile.config.offers if offer.run}
+    found = []
+    for report in profile.plugins.report():
+        if "backend" not in report.kinds:
+            continue
+        name = report.name if report.name in used else next((given for given in used if given == f"{report.name}@{report.package}"), "")
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                says = await _enforces(profile, name or f"{report.name}@{report.package}")
+        except Exception as error:  # noqa: BLE001  # a stranger's plugin; whatever it raises is a finding
+            says = str(error) if isinstance(error, TradeskillError) else f"{type(error).__name__}: {error}"
+            found.append(_entry(report.name, not name, says if name else f"not used, and not to be had here: {says}"))
+        else:
+            found.append(_entry(report.name, True, says if name else f"not used; {says}"))
+    return found
+
+
+async def _enforces(profile: Profile, name: str) -> str:
+    plugin = profile.plugins.require(name, "backend")
+    backend = plugin.open_backend(profile.config.backends.get(name, {}), profile.context("backends", name))
+    if isinstance(backend, Examinable):
+        return await backend.examine()
+    return f"isolation {level_of(plugin.capabilities)}, by its own word"
 
 
 async def _policy(profile: Profile) -> str:

@@ -178,6 +178,7 @@ class Executing:
             folder=None if listing.folder is None else Path(listing.folder),
             trusted=listing.trusted,
             details={"owner": self._shop.identity.key, "job_id": row.job_id},
+            network=listing.network,
         )
 
     async def _beat(self, row: Fulfilment) -> None:

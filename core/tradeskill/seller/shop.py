@@ -36,6 +36,7 @@ class Listing:
     backend: str = "process"
     pure: bool = False
     trusted: bool = False
+    network: bool = False
     limits: Limits = field(default_factory=Limits)
     jobs: int = 4
     per_buyer: int = 2

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import pytest
 
@@ -24,15 +24,19 @@ from tradeskill.errors import NotFoundError, RefusedError, StaleFenceError, Stat
 from tradeskill.model import Delivery, Invoice, Job, JobError, Json, Offer, Result, SignedDocument
 from tradeskill.money import Amount
 from tradeskill.signing import Identity, verify_document
+from tradeskill.testing.clauses import clause, declared
 from tradeskill.world import World
 
-__all__ = ["MarketContract", "MarketFor", "SteppedClock"]
+__all__ = ["MARKET_LACKS", "MarketContract", "MarketFor", "SteppedClock"]
 
 MarketFor = Callable[[Identity], Market]
 MINUTE: Final = 60_000
 BUYER, SELLER, STRANGER = (Identity(bytes([n]) * 32) for n in (1, 2, 3))
 PRICE: Final = Amount(5, "raw")
 GOOD: Final = Result("# Bärenfraß\n".encode(), "text/markdown")
+MARKET_LACKS: Final[Mapping[str, str]] = {"events": "hints that a job may have changed"}  # what a market may lack -> what is then not tried
+ENOUGH: Final = 120.0  # seconds for any one test, on a machine that is busy
+PAGES: Final = 1_000  # of changes, more than any test makes
 PATIENCE: Final = 20.0  # seconds until a test that waits for a hint gives up
 
 
@@ -265,12 +269,13 @@ async def _floor(market_for: MarketFor, clock: SteppedClock) -> AsyncIterator[_F
 
 async def _all_changes(market: Market, cursor: str = "", limit: int = 100) -> tuple[list[Job], str]:
     jobs: list[Job] = []
-    while True:
+    for _ in range(PAGES):
         page = await market.changes(cursor, limit)
         jobs += page.jobs
         cursor = page.cursor
         if not page.more:
             return jobs, cursor
+    raise AssertionError(f"changes never ends: after {PAGES} pages there is still more")
 
 
 _Scenario = Callable[[_Floor], Coroutine[Any, Any, None]]
@@ -278,6 +283,8 @@ _Scenario = Callable[[_Floor], Coroutine[Any, Any, None]]
 
 class MarketContract:
     """Every promise of the `Market` protocol. Tests run their own event loop, so no plugin for pytest is needed."""
+
+    yours: ClassVar[frozenset[str]] = frozenset({"clock", "market_for", "largest_result", "lacks"})
 
     @pytest.fixture
     def clock(self) -> SteppedClock:
@@ -293,6 +300,11 @@ class MarketContract:
         return 4 * 2**20
 
     @pytest.fixture
+    def lacks(self) -> Mapping[str, str]:
+        """What this market lacks (see MARKET_LACKS) -> why."""
+        return {}
+
+    @pytest.fixture
     def play(self, market_for: MarketFor, clock: SteppedClock) -> Callable[[_Scenario], None]:
         """Runs a scenario on a fresh floor."""
 
@@ -300,10 +312,15 @@ class MarketContract:
             async with _floor(market_for, clock) as made:
                 await scenario(made)
 
-        return lambda scenario: asyncio.run(run(scenario))
+        return lambda scenario: asyncio.run(asyncio.wait_for(run(scenario), ENOUGH))
+
+    @clause("M-00")
+    def test_what_is_declared_off_has_a_name_and_a_reason(self, lacks: Mapping[str, str]) -> None:
+        declared(lacks, MARKET_LACKS)
 
     # state x call x party
 
+    @clause("M-01")
     @pytest.mark.parametrize("state", STATES)
     def test_in_each_state_each_call_moves_repeats_or_is_refused(self, play: Callable[[_Scenario], None], state: str) -> None:
         async def scenario(f: _Floor) -> None:
@@ -327,6 +344,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-02")
     @pytest.mark.parametrize("state", STATES)
     def test_nobody_takes_another_partys_step(self, play: Callable[[_Scenario], None], state: str) -> None:
         async def scenario(f: _Floor) -> None:
@@ -343,6 +361,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-03")
     @pytest.mark.parametrize(("state", "first", "second"), RACES)
     def test_of_two_calls_that_exclude_each_other_one_wins(self, play: Callable[[_Scenario], None], state: str, first: str, second: str) -> None:
         async def scenario(f: _Floor) -> None:
@@ -362,6 +381,7 @@ class MarketContract:
 
     # offers
 
+    @clause("M-04")
     def test_an_offer_comes_back_as_it_was_signed(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             schema: Json = {"z": [], "a": {"n": 1.5, "deep": [{}, [None, True, "ü\u2028 \\ \""]]}}
@@ -374,6 +394,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-05")
     def test_a_second_publication_replaces_the_first_and_keeps_open_jobs(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             job = await f.requested()
@@ -386,6 +407,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-06")
     def test_a_withdrawn_offer_is_not_found_but_open_jobs_go_on(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             job = await f.requested()
@@ -402,6 +424,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-07")
     def test_an_offer_belongs_to_its_first_seller(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             await f.put_up()
@@ -417,6 +440,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-08")
     def test_search_is_newest_first_and_pages(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             for n in range(7):
@@ -426,6 +450,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-09")
     def test_search_filters_by_all_tags_seller_and_literal_text(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             await f.put_up("plain", title="Plain", description="nothing here", tags=["web", "a"])
@@ -456,6 +481,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-10")
     @pytest.mark.parametrize(
         "changes",
         [
@@ -489,6 +515,7 @@ class MarketContract:
 
     # requests, quotes, signatures
 
+    @clause("M-11")
     def test_a_request_opens_one_job_however_often_it_is_sent(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             offer = await f.put_up()
@@ -506,6 +533,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-12")
     def test_documents_come_back_byte_for_byte_in_meaning_and_order(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             value: Json = {"z": [], "a": {}, "big": "123456789012345678901234567890", "f": 0.1, "u": "ß\u2029\U0001f40c\n\\"}
@@ -518,6 +546,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-13")
     def test_only_documents_signed_by_the_caller_enter(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             offer = await f.put_up()
@@ -541,6 +570,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-14")
     @pytest.mark.parametrize(
         ("changes", "error"),
         [
@@ -564,6 +594,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-15")
     def test_an_input_of_exactly_the_limit_enters(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             job = await f.buyer.request(f.request_document(await f.put_up(), "n", "x" * 65_534))
@@ -571,6 +602,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-16")
     @pytest.mark.parametrize("changes", [{"job_id": "another"}, {"buyer": STRANGER.key}, {"expires_at": "1.5"}, {"expires_at": "9" * 16}, {"network": "x"}])
     def test_a_quote_for_something_else_is_refused(self, play: Callable[[_Scenario], None], changes: dict[str, Json]) -> None:
         async def scenario(f: _Floor) -> None:
@@ -583,6 +615,7 @@ class MarketContract:
 
     # time
 
+    @clause("M-17")
     def test_a_quote_expires_at_its_time_and_not_before(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             job, twin = await f.quoted(), await f.quoted()
@@ -596,6 +629,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-18")
     def test_an_expiry_shows_without_anybody_acting_on_the_job(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             job = await f.quoted()
@@ -610,6 +644,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-19")
     def test_a_quote_lives_an_hour_at_most_and_a_quarter_without_a_time(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             job, other = await f.requested(), await f.requested()
@@ -619,6 +654,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-20")
     def test_a_quote_already_over_is_refused(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             job = await f.requested()
@@ -628,6 +664,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-21")
     def test_an_accepted_job_waits_half_an_hour_for_its_payment(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             job, unpaid = await f.accepted(), await f.accepted()
@@ -645,6 +682,7 @@ class MarketContract:
 
     # payment claims
 
+    @clause("M-22")
     def test_one_payment_pays_one_job_of_a_buyer(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             first, second = await f.accepted(), await f.accepted()
@@ -659,6 +697,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-23")
     def test_a_strangers_claim_takes_no_payment_away(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             offer = await f.put_up()
@@ -671,6 +710,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-24")
     @pytest.mark.parametrize(
         ("rail", "payment_id", "token"),
         [("", "P", ""), ("x" * 33, "P", ""), ("nano", "", ""), ("nano", "x" * 129, ""), ("cashu", "P", "ü" * 8193), ("cashu", "P\0", "")],
@@ -686,6 +726,7 @@ class MarketContract:
 
     # locks and deliveries
 
+    @clause("M-25")
     def test_a_lock_is_renewed_in_time_and_taken_anew_after_it(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             job = await f.paid()
@@ -708,6 +749,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-26")
     def test_without_a_fence_only_a_lock_in_its_time_delivers(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             job, late = await f.running(), await f.running()
@@ -719,6 +761,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-27")
     def test_of_eight_locks_one_is_a_take(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             seen: set[int | None] = set()
@@ -733,6 +776,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-28")
     def test_the_same_bytes_delivered_again_change_nothing(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             job = await f.delivered()
@@ -744,6 +788,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-29")
     def test_the_largest_result_comes_back_exactly_and_no_larger_one_enters(self, play: Callable[[_Scenario], None], largest_result: int) -> None:
         async def scenario(f: _Floor) -> None:
             job, data = await f.running(), (bytes(range(256)) * (largest_result // 256 + 1))[:largest_result]
@@ -754,6 +799,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-30")
     @pytest.mark.parametrize(
         "delivery",
         [
@@ -773,6 +819,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-31")
     def test_a_receipt_for_another_job_is_refused(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             job, other = await f.running(), await f.running()
@@ -781,6 +828,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-32")
     def test_a_reason_reaches_the_other_side(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             assert (await f.declined()).error == JobError("busy", "try later")
@@ -795,6 +843,7 @@ class MarketContract:
 
     # changes and hints
 
+    @clause("M-33")
     def test_changes_show_each_side_its_jobs_at_their_latest_revision(self, play: Callable[[_Scenario], None]) -> None:
         async def scenario(f: _Floor) -> None:
             jobs = [await f.requested(), await f.quoted(), await f.delivered()]
@@ -810,6 +859,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-34")
     @pytest.mark.parametrize("cursor", ["x", "0", "-1", "0000000000000000-0", "é", "\0", "1" * 5000])
     def test_a_cursor_of_nobody_is_refused(self, play: Callable[[_Scenario], None], cursor: str) -> None:
         async def scenario(f: _Floor) -> None:
@@ -819,6 +869,7 @@ class MarketContract:
 
         play(scenario)
 
+    @clause("M-35")
     def test_a_reader_beside_writers_misses_no_change(self, market_for: MarketFor, clock: SteppedClock) -> None:
         """Several markets write while one reads page by page; what it saw in the end is what is there."""
 
@@ -847,9 +898,12 @@ class MarketContract:
                 assert seen == {job.job_id: job.revision for job in (await _all_changes(f.buyer))[0]}
                 assert len(seen) == 36
 
-        asyncio.run(scenario())
+        asyncio.run(asyncio.wait_for(scenario(), ENOUGH))
 
-    def test_events_hint_at_jobs_that_change(self, play: Callable[[_Scenario], None]) -> None:
+    @clause("M-36", unless="events")
+    def test_events_hint_at_jobs_that_change(self, play: Callable[[_Scenario], None], lacks: Mapping[str, str]) -> None:
+        if "events" in lacks:
+            return
         async def scenario(f: _Floor) -> None:
             hints: asyncio.Queue[str] = asyncio.Queue()
 

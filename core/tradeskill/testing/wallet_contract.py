@@ -11,81 +11,31 @@ A rail that cannot do something says so as data: `lacks = {"pending": "tokens ar
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, ClassVar, Final, Literal
+from typing import ClassVar, Literal
 
 import pytest
 
 from tradeskill.contracts import Wallet
 from tradeskill.errors import RefusedError, TradeskillError, UntrustedError, UsageError
-from tradeskill.model import NETWORKS, Invoice, Payment, PaymentStatus
+from tradeskill.model import NETWORKS, PaymentStatus
 from tradeskill.money import Amount
+from tradeskill.testing.clauses import clause
+from tradeskill.testing.wallet_bench import HOUR, PRICE, WALLET_LACKS, WalletBench
+from tradeskill.testing.wallet_faults import WalletFaultClauses
 
-__all__ = ["WalletBench", "WalletContract"]
-
-HOUR: Final = 3_600_000
-PRICE: Final = 1_000
-
-
-class WalletBench(ABC):
-    """What the author of a rail provides: a ledger or mint to test on, wallets on it, and time that passes when told."""
-
-    # What this rail cannot do -> why. Known names: "splits", "pending", "hints", "same_address"
-    lacks: ClassVar[Mapping[str, str]] = {}
-    # Seconds a test may wait for something that must come by itself.
-    patience: ClassVar[float] = 20.0
-
-    @abstractmethod
-    async def start(self) -> None:
-        """Called once, inside the test's event loop, before anything else."""
-
-    @abstractmethod
-    async def stop(self) -> None:
-        """Close everything `open` returned and the ledger itself."""
-
-    @abstractmethod
-    async def open(self, name: str) -> Wallet:
-        """Make and open the wallet called `name`. The same name has the same store and keys again, also after `close`."""
-
-    @abstractmethod
-    async def fund(self, wallet: Wallet, amount: int) -> None:
-        """Give an open wallet final money that it can spend now."""
-
-    @abstractmethod
-    async def send(self, invoice: Invoice, amount: int) -> str | None:
-        """Somebody else pays `amount` to the invoice, not yet final. Returns what that payer would submit as proof."""
-
-    @abstractmethod
-    async def settle_ledger(self) -> None:
-        """Everything on its way becomes final before this returns."""
-
-    @abstractmethod
-    async def received(self, wallet: Wallet) -> int:
-        """All final money that ever came in at `wallet.address()`, collected or not."""
-
-    @abstractmethod
-    def now_ms(self) -> int:
-        """The clock of this bench."""
-
-    async def proof(self, wallet: Wallet, key: str) -> str | None:
-        """What the payer submits for a payment it made under `key`."""
-        paid = await wallet.paid(key)
-        assert paid is not None
-        return paid.token or paid.payment_id
+__all__ = ["WALLET_LACKS", "WalletBench", "WalletContract"]
 
 
-class WalletContract:
-    """The clauses. Amounts are small integers of the wallet's own unit; every test runs in an event loop of its own."""
+class WalletContract(WalletFaultClauses):
+    """The clauses when nothing goes wrong; those about what does are inherited."""
 
-    @pytest.fixture
-    def bench(self) -> WalletBench:
-        raise NotImplementedError("override the fixture `bench` and return a WalletBench")
+    yours: ClassVar[frozenset[str]] = frozenset({"bench"})
 
     # --- invoices
 
+    @clause("W-01")
     def test_two_jobs_never_share_an_invoice(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -96,6 +46,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-02")
     def test_the_same_job_gets_the_same_invoice_even_in_parallel_and_after_reopening(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -106,6 +57,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-03")
     def test_an_invoice_says_what_was_asked_for(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -119,6 +71,7 @@ class WalletContract:
 
     # --- being paid
 
+    @clause("W-04")
     def test_an_unpaid_invoice_is_none(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -128,6 +81,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-05", unless="pending")
     def test_a_payment_on_its_way_is_not_paid(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -141,6 +95,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-06")
     def test_the_exact_amount_is_paid_without_surplus_and_in_time(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -151,6 +106,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-07")
     def test_less_is_partial_and_a_top_up_makes_it_paid(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -163,6 +119,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-08")
     def test_more_is_paid_with_the_exact_surplus(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -171,6 +128,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-09")
     def test_a_second_payment_is_surplus_with_an_id_of_its_own(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -182,6 +140,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-10")
     def test_money_that_comes_after_the_expiry_is_flagged_late(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -191,6 +150,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-11")
     def test_settling_again_says_the_same_also_after_reopening(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -203,6 +163,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-12")
     def test_a_payment_counts_for_one_invoice_only(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -216,6 +177,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-13")
     def test_a_proof_out_of_thin_air_pays_nothing(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -226,6 +188,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-14")
     def test_collecting_makes_the_money_spendable_and_leaves_the_invoice_paid(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -239,6 +202,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-15")
     def test_forgetting_an_invoice_keeps_its_money_visible(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -249,6 +213,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-16", unless="hints")
     def test_a_payment_is_hinted_at(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -284,6 +249,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-17")
     def test_concluding_is_repeatable(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -298,6 +264,7 @@ class WalletContract:
 
     # --- paying
 
+    @clause("W-18")
     def test_paying_moves_exactly_the_amount(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller, buyer = await bench.open("seller"), await bench.open("buyer")
@@ -315,6 +282,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-19")
     def test_one_key_pays_once_however_often_and_in_parallel(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller, buyer = await bench.open("seller"), await bench.open("buyer")
@@ -329,6 +297,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-20")
     def test_one_key_pays_once_over_a_reopened_wallet(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller, buyer = await bench.open("seller"), await bench.open("buyer")
@@ -346,6 +315,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-21")
     def test_many_keys_pay_many_invoices_at_once(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller, buyer = await bench.open("seller"), await bench.open("buyer")
@@ -361,6 +331,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-22")
     def test_without_the_money_paying_is_refused_and_nothing_was_signed(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller, buyer = await bench.open("seller"), await bench.open("buyer")
@@ -374,12 +345,14 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-23")
     def test_nothing_is_known_of_a_key_never_used(self, bench: WalletBench) -> None:
         async def check() -> None:
             assert await (await bench.open("buyer")).paid("never") is None
 
         self._run(bench, check)
 
+    @clause("W-24")
     def test_a_key_is_never_reused_for_another_invoice(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller, buyer = await bench.open("seller"), await bench.open("buyer")
@@ -395,6 +368,7 @@ class WalletContract:
 
     # --- strangers' invoices and addresses
 
+    @clause("W-25")
     def test_a_malformed_or_foreign_invoice_is_untrusted_and_never_paid(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller, buyer = await bench.open("seller"), await bench.open("buyer")
@@ -420,6 +394,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-26")
     def test_an_address_is_checked_before_money_goes_there(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller = await bench.open("seller")
@@ -433,6 +408,7 @@ class WalletContract:
 
     # --- giving back
 
+    @clause("W-27")
     def test_a_refund_is_sent_once_per_key_however_often_and_in_parallel(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller, buyer, payment, invoice = await self._sold(bench)
@@ -448,6 +424,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-28")
     def test_a_refund_still_works_after_the_money_was_collected(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller, buyer, payment, invoice = await self._sold(bench)
@@ -458,6 +435,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-29")
     def test_a_refunded_payment_is_still_reported(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller, buyer, payment, invoice = await self._sold(bench)
@@ -467,6 +445,7 @@ class WalletContract:
 
         self._run(bench, check)
 
+    @clause("W-30")
     def test_a_refund_to_a_malformed_address_sends_nothing(self, bench: WalletBench) -> None:
         async def check() -> None:
             seller, _, payment, invoice = await self._sold(bench)
@@ -479,6 +458,7 @@ class WalletContract:
 
     # --- life
 
+    @clause("W-31")
     def test_closing_twice_is_safe(self, bench: WalletBench) -> None:
         async def check() -> None:
             wallet = await bench.open("seller")
@@ -487,46 +467,3 @@ class WalletContract:
             await wallet.close()
 
         self._run(bench, check)
-
-    # --- what the tests above are built from
-
-    def _run(self, bench: WalletBench, check: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        async def whole() -> None:
-            await bench.start()
-            try:
-                await asyncio.wait_for(check(), bench.patience)
-            finally:
-                await bench.stop()
-
-        asyncio.run(whole())
-
-    async def _invoice(self, bench: WalletBench, wallet: Wallet, job_id: str = "job") -> Invoice:
-        return await wallet.invoice(job_id, Amount(PRICE, wallet.unit), self._deadline(bench))
-
-    def _deadline(self, bench: WalletBench) -> int:
-        return bench.now_ms() + HOUR
-
-    async def _paid_by_stranger(self, bench: WalletBench, seller: Wallet, invoice: Invoice, amount: int) -> PaymentStatus:
-        proof = await bench.send(invoice, amount)
-        await bench.settle_ledger()
-        return await seller.settle(invoice, proof)
-
-    async def _sold(self, bench: WalletBench) -> tuple[Wallet, Wallet, Payment, Invoice]:
-        """A seller with one paid invoice, and an empty wallet to refund to."""
-        seller, refund_to = await bench.open("seller"), await bench.open("refund")
-        invoice = await self._invoice(bench, seller)
-        status = await self._paid_by_stranger(bench, seller, invoice, PRICE)
-        assert status.state == "paid"
-        return seller, refund_to, status.payments[0], invoice
-
-    async def _collect(self, bench: WalletBench, wallet: Wallet) -> None:
-        """Until there is nothing left to collect; a transfer between own places becomes final in between."""
-        await bench.settle_ledger()
-        while await wallet.collect():
-            await bench.settle_ledger()
-
-    @staticmethod
-    def _sum(status: PaymentStatus) -> int:
-        return sum(p.amount.value for p in status.payments)
-
-

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from tradeskill.contracts import Capability, Changes, Market, PluginContext
 from tradeskill.errors import ConfigError, UnavailableError
 from tradeskill.hookspecs import hookimpl
+from tradeskill.manifest import API, Manifest
 from tradeskill.model import Delivery, Job, Json, Lock, Offer, SignedDocument
 from tradeskill.world import World
 
@@ -21,11 +22,19 @@ if TYPE_CHECKING:
     from tradeskill_plugins.market.book import Book, JobRow, Page
     from tradeskill_plugins.market.store import Committer, Store
 
-__all__ = ["EmbeddedMarket", "tradeskill_capabilities", "tradeskill_open_market"]
+__all__ = ["EmbeddedMarket", "tradeskill_capabilities", "tradeskill_manifest", "tradeskill_open_market"]
 
 T = TypeVar("T")
 POLL: Final = 0.025  # seconds between two looks for other processes' commits; one look costs microseconds
 SWEEP_EVERY: Final = 40  # looks
+
+
+tradeskill_api = API
+
+
+@hookimpl
+def tradeskill_manifest() -> Manifest:
+    return Manifest(files=("the market's file, `path`",))
 
 
 @hookimpl

@@ -9,12 +9,21 @@ from typing import Final
 from tradeskill.contracts import Backend, Capability, PluginContext
 from tradeskill.errors import ConfigError
 from tradeskill.hookspecs import hookimpl
+from tradeskill.manifest import API, Manifest
 from tradeskill.model import Json
 
-__all__ = ["tradeskill_capabilities", "tradeskill_open_backend"]
+__all__ = ["tradeskill_capabilities", "tradeskill_manifest", "tradeskill_open_backend"]
 
 _SETTINGS: Final = ("plugin", "folder", "processes")
 _PROCESSES: Final = 64
+
+
+tradeskill_api = API
+
+
+@hookimpl
+def tradeskill_manifest() -> Manifest:
+    return Manifest(files=("whatever the seller's user can read and write: jobs run as that user",))
 
 
 @hookimpl

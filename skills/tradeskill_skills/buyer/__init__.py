@@ -4,6 +4,8 @@ from tradeskill.hookspecs import hookimpl
 
 __all__ = ["tradeskill_skill"]
 
+tradeskill_api = 1
+
 
 @hookimpl
 def tradeskill_skill() -> str:

@@ -30,7 +30,7 @@ COMMANDS: Final[dict[str, str]] = {
     "identity": "tradeskill.faces.cli.home:identity",
     "backup": "tradeskill.faces.cli.home:backup",
     "restore": "tradeskill.faces.cli.home:restore",
-    "plugins": "tradeskill.faces.cli.listing:plugins",
+    "plugins": "tradeskill.faces.cli.plugins:plugins",
     "skills": "tradeskill.faces.cli.skills:skills",
     "call": "tradeskill.faces.cli.skills:call",
     "mcp": "tradeskill.faces.cli.mcp:mcp",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from tradeskill.contracts import Capability, Changes, Market, PluginContext
 from tradeskill.errors import ConfigError, NetworkMismatchError, TradeskillError, UnavailableError
 from tradeskill.hookspecs import hookimpl
+from tradeskill.manifest import API, Manifest
 from tradeskill.model import NETWORKS, Delivery, Job, JobError, Json, Lock, Offer, SignedDocument
 from tradeskill_plugins.relay.client.settings import Settings, read_settings
 from tradeskill_plugins.relay.wire import INLINE_RESULT, MAX_PROOF, PER_IP, PER_KEY, STRICT, WINDOW_MS
@@ -22,10 +23,18 @@ if TYPE_CHECKING:
     from tradeskill_plugins.relay.client.transport import Transport
     from tradeskill_plugins.relay.client.upload import Upload
 
-__all__ = ["RelayMarket", "tradeskill_capabilities", "tradeskill_open_market"]
+__all__ = ["RelayMarket", "tradeskill_capabilities", "tradeskill_manifest", "tradeskill_open_market"]
 
 log = logging.getLogger("tradeskill.relay")
 OLD_LIMITS: Final = {"ip": PER_IP, "key": PER_KEY, "strict": STRICT}  # of a relay that does not say
+
+
+tradeskill_api = API
+
+
+@hookimpl
+def tradeskill_manifest() -> Manifest:
+    return Manifest(hosts=("the relay in `url`", "where results lie that are too large for a relay"), files=("the folder of `upload`, where it is set",))
 
 
 @hookimpl

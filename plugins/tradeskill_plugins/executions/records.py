@@ -8,25 +8,40 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from tradeskill.contracts import ExecutionStatus, Limits, Task
 from tradeskill.errors import NotFoundError, RefusedError, StorageError, TradeskillError, UnavailableError, UnknownOutcomeError
 from tradeskill.model import Result
 from tradeskill_plugins import outputs
-from tradeskill_plugins.process import supervisor
+from tradeskill_plugins.executions import supervisor
 
-__all__ = ["GRACE", "Executions", "Supervisor", "own_files"]
+__all__ = ["GRACE", "SCRATCH", "Executions", "Inside", "Supervisor", "own_files", "storage", "sync_folder", "write"]
 
 GRACE: Final = 1.0  # seconds between SIGTERM and SIGKILL
-_SCRATCH: Final = 256 * 2**20
+SCRATCH: Final = 256 * 2**20
 _LAUNCH_SECONDS: Final = 30.0
 _LEFTOVER_MS: Final = 3_600_000
-_LAUNCHER: Final = "import sys; sys.path.append(sys.argv[1]); import supervisor; sys.exit(supervisor.main(sys.argv[2]))"
+_SUPERVISORS: Final = str(Path(supervisor.__file__).parent)
+_LAUNCHER: Final = "import sys; sys.path += sys.argv[3:]; import supervisor; sys.exit(supervisor.main(*filter(None, sys.argv[1:3])))"
+
+
+class Inside(Protocol):
+    """How a backend shuts its jobs in. Without one, jobs run as `supervisor.Surroundings` has it: shut in by nothing."""
+
+    @property
+    def module(self) -> Path:
+        """With a class `Surroundings`; loaded by the supervisor, so it may import the standard library only."""
+
+    def plan(self, execution_id: str, task: Task, limits: Limits) -> Mapping[str, object]:
+        """What that class is to do, as JSON; written into `task.json` over what stands there."""
+
+    def mark(self, execution_id: str) -> str:
+        """NAME=VALUE in the environment of the outermost processes of this execution, and of no other."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +86,15 @@ class Supervisor:
 class Executions:
     """The home folder of one backend. Every call blocks on the disk; any number of processes may share the home."""
 
-    def __init__(self, home: Path, owner: str, processes: int) -> None:
-        self._home, self._owner, self._processes = home.absolute(), owner, processes  # supervisors work from /
+    def __init__(self, home: Path, owner: str, processes: int, scratch: int = SCRATCH, inside: Inside | None = None) -> None:
+        self._home, self._owner, self._processes, self._scratch = home.absolute(), owner, processes, scratch  # supervisors work from /
+        self._inside = inside
 
     def prepare(self, now_ms: int) -> None:
         """Make the home folder, and clear what a crash left half made or half removed an hour ago or more."""
         if not Path("/proc/thread-self/children").exists():
-            raise UnavailableError("the process backend needs Linux with /proc/PID/task/TID/children: it could not find what a job started")
-        with _storage(self._home):
+            raise UnavailableError("a backend that runs commands here needs Linux with /proc/PID/task/TID/children: it could not find what a job started")
+        with storage(self._home):
             self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._home.chmod(0o700)
             for path in self._home.glob(".*"):
@@ -91,7 +107,7 @@ class Executions:
         final = self._home / execution_id
         if final.exists():
             return
-        header = {
+        header: dict[str, object] = {
             "argv": own_files(task),
             "owner": str((task.details or {}).get("owner", self._owner)),
             "limits": {
@@ -101,32 +117,35 @@ class Executions:
                 "output": limits.output,
                 "files": limits.files,
                 "processes": self._processes,
-                "scratch": _SCRATCH,
+                "scratch": self._scratch,
                 "grace": GRACE,
             },
         }
-        with _storage(final):
+        header.update(self._plan(execution_id, task, limits))
+        with storage(final):
             made = self._home / f".new-{execution_id}-{os.urandom(6).hex()}"
             try:
                 made.mkdir(0o700)
-                _write(made / "task.json", json.dumps(header).encode())
-                _write(made / "stdin", task.stdin)
+                write(made / "task.json", json.dumps(header).encode())
+                write(made / "stdin", task.stdin)
                 (made / "work").mkdir(0o700)
                 (made / "output").mkdir(0o700)
-                _sync_folder(made)
+                sync_folder(made)
                 made.rename(final)  # fails where a full folder of that name is: of two makers one wins
             except OSError as error:
                 self._drop(made.name)
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-            _sync_folder(self._home)
+            sync_folder(self._home)
 
     def launch(self, execution_id: str) -> None:
         """Run the supervisor unless one was ever launched here; it decides that itself, under its lock."""
+        if not (self._home / execution_id / "supervisor.json").exists():
+            self._launch(execution_id)
+
+    def _launch(self, execution_id: str) -> None:
         folder = self._home / execution_id
-        if (folder / "supervisor.json").exists():
-            return
-        command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(Path(supervisor.__file__).parent), str(folder)]
+        command = self._supervisor_command(folder)
         try:
             with (folder / "supervisor.log").open("ab") as log:
                 code = subprocess.run(
@@ -149,6 +168,14 @@ class Executions:
         if code not in (supervisor.LAUNCHED, supervisor.ALREADY) and not (folder / "supervisor.json").exists():
             raise UnavailableError(f"execution {execution_id} cannot start: its supervisor failed, see {folder / 'supervisor.log'}")
 
+    def _plan(self, execution_id: str, task: Task, limits: Limits) -> Mapping[str, object]:
+        """What goes into `task.json` over what stands there."""
+        return {} if self._inside is None else self._inside.plan(execution_id, task, limits)
+
+    def _supervisor_command(self, folder: Path) -> list[str]:
+        command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(folder)]
+        return command + (["", _SUPERVISORS] if self._inside is None else [self._inside.module.stem, _SUPERVISORS, str(self._inside.module.parent)])
+
     def supervisor(self, execution_id: str) -> Supervisor | None:
         record = self._read(execution_id, "supervisor.json")
         return None if record is None else Supervisor(record["pid"], record["started"], record["boot"])
@@ -166,7 +193,8 @@ class Executions:
         ended = self._ended(execution_id)  # it may have ended between the two looks
         if ended is not None:
             return ended
-        if _kill_marked(f"TRADESKILL_OUTPUT={self._home / execution_id}/output"):
+        mark = f"TRADESKILL_OUTPUT={self._home / execution_id}/output" if self._inside is None else self._inside.mark(execution_id)
+        if _kill_marked(mark):
             return ExecutionStatus("running", "its supervisor died, and processes it started do not yet")
         return ExecutionStatus("lost", f"its supervisor (pid {watching.pid}) died without leaving an outcome")
 
@@ -188,13 +216,13 @@ class Executions:
 
     def remove(self, execution_id: str) -> None:
         gone = f".gone-{execution_id}-{os.urandom(6).hex()}"
-        with _storage(self._home / execution_id):
+        with storage(self._home / execution_id):
             with suppress(FileNotFoundError):
                 (self._home / execution_id).rename(self._home / gone)  # gone at once; the rest may be interrupted
             self._drop(gone)
 
     def owned(self, owner: str) -> list[str]:
-        with _storage(self._home):
+        with storage(self._home):
             names = sorted(path.name for path in self._home.iterdir() if not path.name.startswith(".")) if self._home.exists() else []
         return [name for name in names if (self._read(name, "task.json") or {}).get("owner") == owner]
 
@@ -232,7 +260,7 @@ class Executions:
 
     def _read(self, execution_id: str, name: str) -> dict[str, Any] | None:
         path = self._home / execution_id / name
-        with _storage(path):
+        with storage(path):
             try:
                 value = json.loads(path.read_bytes())
             except FileNotFoundError:
@@ -250,16 +278,19 @@ class Executions:
             os.close(home)
 
 
-def own_files(task: Task) -> list[str]:
-    """The command with `python` as this interpreter, and every word that names a file in the task's folder as that file's full path."""
+def own_files(task: Task, shown: Path | None = None) -> list[str]:
+    """The command with `python` as this interpreter, and every word that names a file in the task's folder as that file's full path.
+
+    `shown`: where the job sees that folder, if elsewhere.
+    """
     words = list(task.argv)
     for index, word in enumerate(words):
         if index == 0 and word in ("python", "python3"):
             words[index] = sys.executable
         elif task.folder is not None and word and "\0" not in word and not word.startswith("/"):
             path = task.folder.resolve() / word
-            if path.is_file() and path.resolve().is_relative_to(task.folder.resolve()):
-                words[index] = str(path)
+            if os.path.isfile(path) and path.resolve().is_relative_to(task.folder.resolve()):  # noqa: PTH113  # false too where a word is no name at all
+                words[index] = str(path if shown is None else shown / word)
     return words
 
 
@@ -299,7 +330,8 @@ def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
-def _write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes) -> None:
+    """A new file, durable but for its name."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(handle, "wb") as opened:  # noqa: PTH123  # a descriptor
         opened.write(data)
@@ -307,7 +339,8 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(handle)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Its names are durable on return."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
@@ -316,7 +349,7 @@ def _sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def _storage(path: Path) -> Iterator[None]:
+def storage(path: Path) -> Iterator[None]:
     """The one place where the disk's errors become ours."""
     try:
         yield

@@ -4,6 +4,9 @@ It runs in a fresh, empty interpreter (`-I -S`), one for each execution, and so 
 library: this file's start is what an execution costs, and why it is one file. It is in its own session and nobody's child, so it
 outlives the worker. It is the subreaper of everything the job starts: daemons come back to it and die with the job.
 
+What the job is shut in is not decided here: `Surroundings` is nothing at all, and a backend that isolates names a module with a class
+`Surroundings` of the same members, found in a folder that the worker names on the command line.
+
 In the execution's folder: `task.json`, `stdin` (read) · `lock` (held for life) · `supervisor.json` (who it is; durable before the job
 starts) · `stdout`, `stderr` · `work/` (the job's own folder), `output/` · `outcome.json` (last, durable, by rename).
 """
@@ -22,7 +25,11 @@ import signal
 import stat
 import time
 
-__all__ = ["ALREADY", "LAUNCHED", "NOT_LAUNCHED", "main"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["ALREADY", "LAUNCHED", "NOT_LAUNCHED", "Surroundings", "main"]
 
 # exit codes of the launching half
 LAUNCHED, NOT_LAUNCHED, ALREADY = 0, 1, 3
@@ -38,8 +45,48 @@ _OUT_OF_MEMORY = (b"MemoryError", b"bad_alloc", b"Cannot allocate memory", b"out
 Verdict = tuple[str, str]  # code and detail of a failure
 
 
-def main(path: str) -> int:
-    """Launch the execution in folder `path` unless it was launched before. Returns once that is durable, in the launching process only."""
+class Surroundings:
+    """What stands around a job: here nothing. `room` is an open folder with the job's `output` and `work` in it."""
+
+    outer = 0  # processes of the surroundings themselves among the supervisor's descendants; the first one is the supervisor's child
+
+    def __init__(self, folder: int, path: str, task: dict[str, Any]) -> None:
+        self.room = folder
+        self.argv = [str(part) for part in task["argv"]]
+        self.work, self.scratch = f"{path}/work", int(task["limits"]["scratch"])
+        self.environment = {"PATH": _PATH, "HOME": self.work, "TMPDIR": self.work, "LANG": "C.UTF-8", "TRADESKILL_OUTPUT": f"{path}/output"}
+
+    def prepare(self) -> None:
+        """In the supervisor, before the fork. An OSError ends the execution as failed before anything ran."""
+
+    def enter(self) -> None:
+        """In the child, before its limits and the exec of `argv` under `environment`."""
+        os.chdir(self.work)
+
+    def exit_code(self, status: int) -> int:
+        """Of the job, from the wait status of the supervisor's child; negative: the signal that killed it."""
+        return os.waitstatus_to_exitcode(status)
+
+    def overrun(self) -> Verdict | None:
+        """What the job took beyond its limits, other than processes, memory and output."""
+        entries, size = _extent(self.room, "work")
+        if entries >= _ENTRIES_LOOKED_AT or size > self.scratch:
+            return "limit.output", f"filled its own folder with {entries} files of {size} bytes, {self.scratch} allowed"
+        return None
+
+    def keep(self) -> None:
+        """Once nothing of the job runs any more and it ended well: make its output durable in the execution's folder."""
+        _extent(self.room, "output", sync=True)
+
+    def close(self) -> None:
+        """Last, however it ended."""
+
+
+def main(path: str, *inside: str) -> int:
+    """Launch the execution in folder `path` unless it was launched before. Returns once that is durable, in the launching process only.
+
+    `inside`: the module with the Surroundings, importable here; none for those above.
+    """
     folder = os.open(path, _FOLDER)
     if not _claim(folder):
         return ALREADY
@@ -57,7 +104,7 @@ def main(path: str) -> int:
     os.close(tell)
     code = 1
     try:
-        _supervise(folder, path, wake)
+        _supervise(folder, path, wake, __import__(inside[0]).Surroundings if inside else Surroundings)
         code = 0
     except BaseException:  # noqa: BLE001  # the only place left to say it is the log, which is stderr here
         import traceback
@@ -102,28 +149,36 @@ def _wake_up() -> int:
     return wake
 
 
-def _supervise(folder: int, path: str, wake: int) -> None:
+def _supervise(folder: int, path: str, wake: int, kind: type[Surroundings]) -> None:
     with open(os.open("task.json", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), encoding="utf-8") as opened:
         task = json.load(opened)
-    job = _Job(folder, path, task)
+    around = kind(folder, path, task)
+    try:
+        around.prepare()
+    except OSError as error:
+        around.close()
+        _save(folder, "outcome.json", {"state": "failed", "code": "exit", "detail": f"nothing has run, its surroundings could not be made: {error}"})
+        return
+    job = _Job(folder, task, around)
     job.launch()
     verdict = job.watch(wake)
     job.kill_everything()
     verdict = job.judge(verdict)
     os.fsync(job.stdout)  # its output is durable before its outcome says that it is there; an error here means no outcome
-    _extent(folder, "output", sync=True)
+    if verdict is None:
+        around.keep()
+    around.close()
     _save(folder, "outcome.json", job.outcome(verdict))
 
 
 class _Job:
     """One running command: its process tree, its pipes, its limits."""
 
-    def __init__(self, folder: int, path: str, task: dict[str, object]) -> None:
-        self.folder, self.path = folder, path
-        self.argv = [str(part) for part in task["argv"]]  # type: ignore[attr-defined]  # written by executions.py
-        limits: dict[str, float] = task["limits"]  # type: ignore[assignment]  # as above
+    def __init__(self, folder: int, task: dict[str, Any], around: Surroundings) -> None:
+        self.folder, self.around = folder, around
+        limits: dict[str, float] = task["limits"]
         self.seconds, self.cpu = limits["seconds"], limits["cpu_seconds"]
-        self.memory, self.most_output, self.scratch = int(limits["memory"]), int(limits["output"]), int(limits["scratch"])
+        self.memory, self.most_output = int(limits["memory"]), int(limits["output"])
         self.most_files, self.most_processes, self.grace = int(limits["files"]), int(limits["processes"]), limits["grace"]
         self.stdin = os.open("stdin", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
         self.stdout = os.open("stdout", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
@@ -145,7 +200,7 @@ class _Job:
             try:
                 self._become(libc, supervisor)
             except (OSError, ValueError) as error:
-                os.write(2, f"cannot run {self.argv[0]!r}: {error}\n".encode())
+                os.write(2, f"cannot run {self.around.argv[0]!r}: {error}\n".encode())
             finally:
                 os._exit(127)
         os.close(self.stdin)
@@ -166,16 +221,14 @@ class _Job:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as opened:
             opened.write("1000")  # if the machine runs out of memory, jobs go first
         os.umask(0o077)
-        work = f"{self.path}/work"
-        os.chdir(work)
+        self.around.enter()
         seconds = int(self.cpu) + 1
         _limit(resource.RLIMIT_CPU, seconds, seconds + 1)
         _limit(resource.RLIMIT_AS, self.memory)
         _limit(resource.RLIMIT_FSIZE, self.most_output + 1)  # one more, so that reaching it shows
-        _limit(resource.RLIMIT_CORE, 0)
+        _limit(resource.RLIMIT_CORE, 1)  # too small for a file; and unlike 0 it also keeps the kernel from piping a dump to the machine's handler
         _limit(resource.RLIMIT_NOFILE, 256)
-        environment = {"PATH": _PATH, "HOME": work, "TMPDIR": work, "LANG": "C.UTF-8", "TRADESKILL_OUTPUT": f"{self.path}/output"}
-        os.execvpe(self.argv[0], self.argv, environment)  # noqa: S606  # the list is the seller's own offer
+        os.execvpe(self.around.argv[0], self.around.argv, self.around.environment)  # noqa: S606  # the list is the seller's own offer
 
     def watch(self, wake: int) -> Verdict | None:
         """Until the command ends by itself (None) or has to be ended (why)."""
@@ -212,9 +265,9 @@ class _Job:
     def judge(self, verdict: Verdict | None) -> Verdict | None:
         """Why it failed, or None for a command that ended well within its limits."""
         self._read_errors()
-        code = os.waitstatus_to_exitcode(self.status) if self.status is not None else None
+        code = self.around.exit_code(self.status) if self.status is not None else None
         if verdict is None:
-            verdict = self._too_much_output()
+            verdict = self._too_much_output() or self.around.overrun()
         if verdict is not None or code == 0:
             return verdict
         if code is None:
@@ -268,7 +321,8 @@ class _Job:
 
     def _ask_to_end(self) -> None:
         for pid in _descendants(os.getpid()):
-            _signal(pid, signal.SIGTERM)
+            if pid != self.pid or not self.around.outer:  # what surrounds the job would take it along at once
+                _signal(pid, signal.SIGTERM)
 
     def _read_errors(self) -> None:
         try:
@@ -282,21 +336,18 @@ class _Job:
 
     def _overrun(self) -> Verdict | None:
         pids = _descendants(os.getpid())
-        if len(pids) > self.most_processes:
+        if len(pids) - self.around.outer > self.most_processes:
             return "limit.processes", f"started more than {self.most_processes} processes"
         if sum(map(_private_memory, pids)) > self.memory:
             return "limit.memory", f"used more than {self.memory} bytes of memory"
-        return self._too_much_output()
+        return self._too_much_output() or self.around.overrun()
 
     def _too_much_output(self) -> Verdict | None:
         if os.fstat(self.stdout).st_size > self.most_output:
             return "limit.output", f"printed more than {self.most_output} bytes"
-        entries, size = _extent(self.folder, "output")
+        entries, size = _extent(self.around.room, "output")
         if entries > self.most_files or size > self.most_output:
             return "limit.output", f"left {entries} files of {size} bytes, {self.most_files} of {self.most_output} allowed"
-        entries, size = _extent(self.folder, "work")
-        if entries >= _ENTRIES_LOOKED_AT or size > self.scratch:
-            return "limit.output", f"filled its own folder with {entries} files of {size} bytes, {self.scratch} allowed"
         return None
 
 

@@ -1,0 +1,92 @@
+"""Runs a plugin's code so that whatever it does there comes out as one error of ours, as far as Python can."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tradeskill.errors import PluginError, TradeskillError
+
+if TYPE_CHECKING:
+    import types
+
+__all__ = ["HOOK_SECONDS", "contained", "described", "one_line"]
+
+HOOK_SECONDS = 10.0  # what a hook, or the import of a plugin's module, may take
+
+
+@contextlib.contextmanager
+def contained(what: str, passes: type[TradeskillError] | tuple[()] = ()) -> Iterator[None]:
+    """Run a plugin's code: what it raises becomes a PluginError with that as its cause, what it prints goes to stderr, what hangs is ended."""
+    with _interrupts() as pressed:
+        try:
+            with _deadline(), contextlib.redirect_stdout(sys.stderr):  # `--json` answers are on stdout
+                yield
+        except passes:
+            raise
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and pressed:
+                raise
+            raise PluginError(f"{what}: {described(error)}") from error
+
+
+class _Overdue(BaseException):
+    """A plugin's hook did not return; not an Exception, so that its own handlers do not take it for theirs."""
+
+
+@contextlib.contextmanager
+def _deadline() -> Iterator[None]:
+    """Ends what takes longer than HOOK_SECONDS, where Python can: in the main thread, with no other alarm set. What waits inside C goes on."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def overdue(number: int, frame: types.FrameType | None) -> None:
+        raise _Overdue(f"it did not return within {HOOK_SECONDS:g} s: hooks do no I/O, slow work belongs in the object's open()")
+
+    signal.signal(signal.SIGALRM, overdue)
+    signal.setitimer(signal.ITIMER_REAL, HOOK_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Fills the list when Ctrl-C is really pressed, which a plugin's own `raise KeyboardInterrupt` does not."""
+    pressed: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield pressed
+        return
+
+    def note(number: int, frame: types.FrameType | None) -> None:
+        pressed.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def described(error: BaseException) -> str:
+    """One line, printable, whatever the exception is made of."""
+    try:
+        words = " ".join(str(error).split())
+    except BaseException:  # noqa: BLE001 - a stranger's __str__
+        words = "(its message cannot be shown)"
+    text = words if isinstance(error, PluginError) else f"{type(error).__name__}: {words}" if words else type(error).__name__
+    return one_line(text if len(text) <= 300 else text[:297] + "...")
+
+
+def one_line(text: str) -> str:
+    """Text from strangers without what a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,0 +1,71 @@
+"""The commands `plugins`, `plugins check` and `plugins new`: what they show, and what they say when something is wrong."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli_stage import Home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRADESKILL_")}
+    return Home(tmp_path, {**environment, "TRADESKILL_HOME": str(tmp_path / "home")})
+
+
+def test_the_list_says_of_each_plugin_what_it_is_and_what_it_says_of_itself(home: Home) -> None:
+    listed = {entry["name"]: entry for entry in home.json("plugins")}
+    assert set(listed["nano"]) == {"name", "kinds", "package", "version", "origin", "api", "capabilities", "manifest", "notes", "error"}
+    assert listed["nano"]["manifest"]["spends"] == ["Nano that the wallet holds"]
+    assert (listed["nano"]["kinds"], listed["nano"]["api"], listed["nano"]["notes"], listed["nano"]["error"]) == (["wallet"], 1, [], None)
+    assert listed["buyer"]["manifest"] is None
+    plain, more = home.run("plugins").ok().out, home.run("plugins", "--verbose").ok().out
+    assert "spends: Nano that the wallet holds" in more
+    assert "spends: " not in plain
+    assert "push_to_address = True" in plain
+
+
+def test_a_check_ends_with_what_it_found(home: Home) -> None:
+    done = home.run("plugins", "check", "buyer").ok()
+    assert "S-01  holds         It can run and has tools" in done.out
+    assert done.err == "buyer: keeps its contract: 9 hold\n"
+
+
+def test_what_is_not_installed_or_brings_no_tests_cannot_be_checked(home: Home) -> None:
+    home.run("plugins", "check", "nope").failed(3, "'nope'", "tradeskill plugins")
+    home.run("plugins", "check", "relay").failed(9, "relay", "brings no tests", "tradeskill.kit")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("wallet", "Acme"), 2, ("'Acme'", "a-z")),
+        (("purse", "acme"), 2, ("'purse'", "wallet, market, backend, skill")),
+        (("wallet", "nano"), 2, ("nano", "taken")),
+        (("skill", "weather-today"), 2, ("'weather-today'",)),
+    ],
+)
+def test_a_new_plugin_that_cannot_be_is_one_line_and_writes_nothing(home: Home, arguments: tuple[str, str], code: int, words: tuple[str, ...]) -> None:
+    home.run("plugins", "new", *arguments, "--to", str(home.path)).failed(code, *words)
+    assert list(home.path.iterdir()) == []
+
+
+def test_a_new_plugin_is_a_folder_and_is_never_written_over(home: Home) -> None:
+    made = home.json("plugins", "new", "market", "acme-fair", "--to", str(home.path))
+    folder = Path(made["folder"])
+    assert folder == home.path / "tradeskill-acme-fair"
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
+        "README.md",
+        "pyproject.toml",
+        "src/tradeskill_acme_fair/__init__.py",
+        "src/tradeskill_acme_fair/conformance.py",
+        "src/tradeskill_acme_fair/market.py",
+        "tests/test_acme_fair.py",
+    }
+    assert [path for path in folder.rglob("*") if path.is_file() and "@@" in path.read_text("utf-8")] == []
+    home.run("plugins", "new", "wallet", "acme-fair", "--to", str(home.path)).failed(2, str(folder), "there already")
+    (home.path / "file").write_text("")
+    home.run("plugins", "new", "wallet", "acme-fair", "--to", str(home.path / "file")).failed(10, "cannot be written")
