@@ -48,7 +48,7 @@ class Fair:
 @pytest.fixture(scope="module")
 def fair(stage: Stage) -> Iterator[Fair]:
     seller, buyer = stage.profile("mcp-seller"), stage.funded("mcp-buyer")
-    config = stage.config("mcp-offers", [{**SHOUT, "name": "louder", "title": "Louder", "tags": ["loud"]}, ENDLESS, BINARY])
+    config = stage.config("mcp-offers", [{**SHOUT, "name": "louder", "title": "Louder", "tags": ["mcp-loud"]}, ENDLESS, BINARY])
     with seller.selling(config):
         yield Fair(stage, seller, buyer, config)
 
@@ -97,7 +97,7 @@ def test_an_agent_hires_and_reads_the_result_with_progress_on_the_way(fair: Fair
     async def main(client: Client) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert tools["buyer_hire"].output_schema is not None
-        (offer,) = (await client.call_tool("buyer_search", {"tags": ["loud"]})).structured_content["result"]
+        (offer,) = (await client.call_tool("buyer_search", {"tags": ["mcp-loud"]})).structured_content["result"]
         wish = fair.hires(f"{transport} {mode}", offer["offer_id"])
         hired = await client.call_tool("buyer_hire", wish, progress_callback=progress)
         assert not hired.is_error, hired
@@ -223,7 +223,7 @@ def table(fair: Fair, bought: dict[str, Any]) -> dict[str, tuple[Home, list[dict
     asked = {name: wish[name] for name in ("offer_id", "input")}
     buyer, seller = fair.buyer, fair.seller
     return {
-        "buyer.search": (buyer, [{"tags": ["loud"]}, {"limit": "x"}, {"query": "no such offer"}]),
+        "buyer.search": (buyer, [{"tags": ["mcp-loud"]}, {"limit": "x"}, {"query": "no such offer"}]),
         "buyer.request": (buyer, [asked, {**asked, "offer_id": "nobody's"}, {**asked, "input": {"wrong": 1}, "label": "never"}]),
         "buyer.accept": (buyer, [purchase, nothing]),
         "buyer.pay": (buyer, [purchase, nothing, {}]),

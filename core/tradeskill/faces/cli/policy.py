@@ -163,7 +163,7 @@ def change_passphrase(
         Path | None, typer.Option("--new-passphrase-file", help="File with the new one in its first line; else it is asked for.", show_default=False)
     ] = None,
 ) -> None:
-    """Choose another passphrase for the policy; the policy stays as it is.
+    """Choose another passphrase; the policy stays as it is.
 
     Asks for the old one first, then twice for the new one.
     """
