@@ -257,6 +257,10 @@ class Rows:
         rows = self._db.execute(_COIN + "WHERE state = 'held' AND proof.mint = ? AND coalesce(listed, 1) = 1 ORDER BY proof.rowid", (mint,))
         return [self._coin(row) for row in rows]
 
+    def sent(self) -> list[Coin]:
+        """What was locked for others; whether they took it, the mints know."""
+        return [self._coin(row) for row in self._db.execute(_COIN + "WHERE state = 'sent' ORDER BY proof.rowid")]
+
     def made(self, request_id: int) -> list[Coin]:
         return [self._coin(row) for row in self._db.execute(_COIN + "WHERE made_by = ? ORDER BY proof.rowid", (request_id,))]
 
