@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.podman import missing as engine_missing
+
 ROOT = Path(__file__).parent.parent
 BENCH = ROOT / "tools" / "bench.py"
 TOGETHER = (("cli", "journal", "work", "ledger"), ("seller",), ("demo", "mcp", "backends"))  # three programs at once: only the shape counts
@@ -61,6 +63,10 @@ if shutil.which("bwrap"):
     SHAPE["backends"] = {"what": str, **{f"{name}_ms": SPREAD for name in ("bare", "process", "bubblewrap")}, "bubblewrap_to_process": float}
 else:
     SHAPE["backends"] = {"what": str, "bubblewrap": str, "bare_ms": SPREAD, "process_ms": SPREAD}
+if engine_missing():
+    SHAPE["backends"]["container"] = str
+else:
+    SHAPE["backends"] |= {"container_ms": SPREAD, "container_to_process": float}
 # ratio -> the two figures of its section that it came from
 RATIOS = {
     ("cli", "version_to_python_pass"): ("version_ms.median", "python_pass_ms.median"),
@@ -73,7 +79,11 @@ RATIOS = {
     ("ledger", "block_info_to_no_op"): ("block_info_per_s", "no_op_per_s"),
     ("mcp", "ours_to_bare"): ("ours_cpu_ms", "bare_cpu_ms"),
     ("ledger", "process_to_no_op"): ("process_per_s", "no_op_per_s"),
-    **({("backends", "bubblewrap_to_process"): ("bubblewrap_ms.median", "process_ms.median")} if "bubblewrap_ms" in SHAPE["backends"] else {}),
+    **{
+        ("backends", f"{name}_to_process"): (f"{name}_ms.median", "process_ms.median")
+        for name in ("bubblewrap", "container")
+        if f"{name}_ms" in SHAPE["backends"]
+    },
 }
 
 

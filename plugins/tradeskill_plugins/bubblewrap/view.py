@@ -101,7 +101,7 @@ class View:
             sources["program"] = str(task.folder.resolve())
             options += ["--ro-bind", f"{_STAGE}/program", str(PROGRAM)]
         more = list(self.readable)
-        if task.argv[0] in ("python", "python3"):
+        if task.argv[0] in ("python", "python3", sys.executable):
             more += interpreter_folders()
         for number, path in enumerate(dict.fromkeys(more)):
             sources[f"more{number}"] = str(path)

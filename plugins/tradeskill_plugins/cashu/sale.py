@@ -5,6 +5,7 @@ What comes in counts once it is swapped into proofs of our own and not before. E
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -47,6 +48,7 @@ class Sale:
     ) -> None:
         self._store, self._mints, self._purse, self._keys = store, mints, purse, keys
         self._world, self._settings, self._network = world, settings, network
+        self.listeners: list[asyncio.Event] = []  # told of each Lightning invoice that is issued
 
     # --- invoices
 
@@ -65,6 +67,8 @@ class Sale:
                 address = Address(self._network, self._settings.mints, row.pubkey).text
                 invoice = Invoice(RAIL, self._network, row.pubkey, job_id, address, amount, expires_at, details)
                 await self._store.write(partial(_issue, lock_id=row.lock_id, invoice=invoice, quote=quote, mint=mint))
+                for changed in self.listeners if quote is not None else ():
+                    changed.set()
             row = self._store.read(lambda rows: rows.lock_of_job(job_id))
         assert row is not None
         assert row.invoice is not None

@@ -52,6 +52,11 @@ _OUTGOING: Final = (
     "SELECT purpose, target, amount, mint, payment_id, state, request_id, refund_id, locktime, token, attempt, at FROM outgoing "
 )
 
+QUOTED: Final = (
+    _LOCK + "WHERE quote IS NOT NULL AND forgotten = 0 AND json_extract(invoice, '$.expires_at') + 0 >= ?"  # noqa: S608  # constants of this module
+    " AND NOT EXISTS (SELECT 1 FROM payment WHERE payment_id = lock.bolt11_id AND state = 'taken') ORDER BY lock_id DESC LIMIT ?"
+)
+
 
 @dataclass(frozen=True)
 class Coin:
@@ -257,6 +262,10 @@ class Rows:
         rows = self._db.execute(_COIN + "WHERE state = 'held' AND proof.mint = ? AND coalesce(listed, 1) = 1 ORDER BY proof.rowid", (mint,))
         return [self._coin(row) for row in rows]
 
+    def sent(self) -> list[Coin]:
+        """What was locked for others; whether they took it, the mints know."""
+        return [self._coin(row) for row in self._db.execute(_COIN + "WHERE state = 'sent' ORDER BY proof.rowid")]
+
     def made(self, request_id: int) -> list[Coin]:
         return [self._coin(row) for row in self._db.execute(_COIN + "WHERE made_by = ? ORDER BY proof.rowid", (request_id,))]
 
@@ -362,6 +371,11 @@ class Rows:
 
     def locks(self) -> list[LockRow]:
         return [row for row in map(self._lock, self._db.execute(_LOCK + "ORDER BY lock_id")) if row is not None]
+
+    def quoted(self, now: int, most: int) -> list[LockRow]:
+        """The newest locks with a Lightning invoice that is not over and not known to be paid."""
+        rows = self._db.execute(QUOTED, (now, most))
+        return [row for row in map(self._lock, rows.fetchall()) if row is not None]
 
     def next_lock(self) -> int:
         highest = self._db.execute("SELECT max(lock_id) FROM lock").fetchone()[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from functools import partial
 from typing import Final, Literal
 
@@ -15,6 +16,7 @@ from tradeskill.money import Amount
 from tradeskill_plugins.cashu.address import Address, read_address
 from tradeskill_plugins.cashu.by_hand import ByHand
 from tradeskill_plugins.cashu.exchange import Exchange
+from tradeskill_plugins.cashu.hints import Hints
 from tradeskill_plugins.cashu.keys import SEED_FILE, Keys, open_seed
 from tradeskill_plugins.cashu.mints import UNIT, Mints
 from tradeskill_plugins.cashu.nuts import curve
@@ -89,10 +91,16 @@ class CashuWallet:
         return self._sale.status(self._own(invoice))
 
     async def watch(self) -> AsyncIterator[str]:
-        """No hints: a token comes with its submission, and a Lightning invoice is polled."""
-        nothing: tuple[str, ...] = ()
-        for invoice_id in nothing:
-            yield invoice_id
+        """Of Lightning invoices, where their mint gives hints; a token comes with its submission."""
+        await self.keys()
+        changed = asyncio.Event()
+        self._sale.listeners.append(changed)
+        try:
+            async with aclosing(Hints(self.store, self.mints, self._world, changed).listen()) as hints:  # type: ignore[type-var]  # an async generator in practice
+                async for invoice_id in hints:
+                    yield invoice_id
+        finally:
+            self._sale.listeners.remove(changed)
 
     async def forget(self, invoice: Invoice) -> None:
         lock = self._own(invoice)
