@@ -226,7 +226,7 @@ def mints(as_json: AsJson = False, password_file: PasswordFile = None) -> None:
 @app.command()
 @example("tradeskill cashu doubts")
 def doubts(as_json: AsJson = False, password_file: PasswordFile = None) -> None:
-    """List requests whose outcome is not known, after asking their mints again.
+    """List requests whose outcome is not known yet.
 
     Their money is reserved, not lost: the same request is repeated until the mint's word is known.
     """
