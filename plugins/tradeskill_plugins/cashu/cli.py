@@ -253,9 +253,9 @@ def backup(
     as_json: AsJson = False,
     password_file: PasswordFile = None,
 ) -> None:
-    """Write down the wallet's secret: 64 hex digits that are all the money.
+    """Write down the wallet's secret, which is all the money.
 
-    The whole profile, encrypted, is saved by `tradeskill backup`.
+    It is 64 hex digits. The whole profile, encrypted, is saved by `tradeskill backup`.
     """
 
     async def main() -> None:
