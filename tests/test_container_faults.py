@@ -236,6 +236,23 @@ def test_an_engine_that_restarts_takes_nothing_along(tmp_path: Path, podman: Eng
     assert [podman.starts(name_of(tmp_path, each)) for each in ("x", "y")] == [1, 1]
 
 
+def test_a_watcher_does_not_wait_for_ever_for_an_engine_once_nobody_waits_for_it(tmp_path: Path, podman: Engine) -> None:
+    async def scenario(backend: ContainerBackend) -> None:
+        await backend.start("x", shell("sleep 1000"), LIMITS)
+        await until((tmp_path / "jobs" / "x" / "fed").exists, "its input was fed")
+        podman.stop()
+        try:
+            supervisor = backend._containers.supervisor("x")
+            assert supervisor is not None
+            (tmp_path / "jobs" / "x").rename(tmp_path / "taken-away")
+            await until(lambda: not supervisor.alive(), "its watcher ended")
+        finally:
+            podman.start()
+
+    drive(tmp_path, podman, scenario)
+    assert gone(tmp_path, podman)
+
+
 def test_without_an_engine_the_backend_does_not_open_and_says_where_it_looked(tmp_path: Path) -> None:
     backend = ContainerBackend(tmp_path, World(), "me", Settings("sha256:" + "0" * 64, f"unix://{tmp_path}/nothing.sock"))
     with pytest.raises(UnavailableError, match=r"nothing\.sock cannot be reached: is Docker or Podman's service running there"):

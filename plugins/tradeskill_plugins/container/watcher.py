@@ -271,6 +271,8 @@ class Watcher:
                 call()
             except UnavailableError as error:
                 log.warning("%s", error)
+                if not self._folder.exists():
+                    raise NotFoundError("the execution was taken away while the engine did not answer: nobody waits for its outcome") from error
                 self._unwatched = True
                 time.sleep(pause)
                 pause = min(pause * 2, _PAUSES[1])
