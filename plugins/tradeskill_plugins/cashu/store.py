@@ -323,8 +323,11 @@ class Rows:
     def open_requests(self) -> list[int]:
         return [int(row[0]) for row in self._db.execute("SELECT request_id FROM request WHERE state = 'open' ORDER BY request_id")]
 
-    def dead_requests(self) -> list[int]:
-        return [int(row[0]) for row in self._db.execute("SELECT request_id FROM request WHERE state = 'dead' ORDER BY request_id")]
+    def dead_requests(self, purpose: str) -> list[int]:
+        return [int(row[0]) for row in self._db.execute("SELECT request_id FROM request WHERE state = 'dead' AND purpose = ? ORDER BY request_id", (purpose,))]
+
+    def dead_purposes(self) -> list[str]:
+        return [str(row[0]) for row in self._db.execute("SELECT DISTINCT purpose FROM request WHERE state = 'dead' ORDER BY 1")]
 
     def in_doubt(self) -> list[tuple[int, str, str, int, str]]:
         """For people, without a secret: (request, mint, purpose, amount reserved, trouble)."""
