@@ -250,9 +250,9 @@ def mints(as_json: AsJson = False, password_file: PasswordFile = None) -> None:
 @app.command()
 @example("tradeskill cashu doubts")
 def doubts(as_json: AsJson = False, password_file: PasswordFile = None) -> None:
-    """List requests whose outcome is not known, after asking their mints again.
+    """List requests whose outcome is not known.
 
-    Their money is reserved, not lost: the same request is repeated until the mint's word is known.
+    Their mints are asked again before. Their money is reserved, not lost: the same request is repeated until the mint's word is known.
     """
 
     async def act(wallet: CashuWallet, profile: Profile) -> list[dict[str, str]]:
@@ -277,7 +277,7 @@ def backup(
     as_json: AsJson = False,
     password_file: PasswordFile = None,
 ) -> None:
-    """Write down the wallet's secret: 64 hex digits that are all the money.
+    """Write down the secret, which is all the money.
 
     The whole profile, encrypted, is saved by `tradeskill backup`.
     """

@@ -40,7 +40,17 @@ class Recovery:
             if keyset.unit == UNIT:
                 found += await self._keyset(mint, keyset)
         await self._locks(mint, gap)
+        await self._recheck(mint)
         return found
+
+    async def _recheck(self, mint: str) -> None:
+        """What an old copy of the books calls held may be gone."""
+        ys = [coin.y for coin in self._store.read(lambda rows: rows.spendable(mint))]
+        states = await self._mints.states(mint, ys) if ys else {}
+        gone = [y for y, state in states.items() if state == "SPENT"]
+        if gone:
+            log.warning("%d proofs of %s were spent elsewhere: they are no longer counted", len(gone), mint)
+            await self._store.write(lambda rows: rows.lose(gone))
 
     async def late(self) -> int:
         """Requests that were given up and whose outputs the mint signed nevertheless: finish them. Returns how many."""
