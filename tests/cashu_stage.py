@@ -82,10 +82,14 @@ Play = Callable[[Callable[[Shop], Coroutine[Any, Any, None]]], None]
 
 
 def restart(mint: Mint) -> None:
-    """Start a mint that was killed as its operator would: nutshell forgets to free what it had under way for a swap or a mint when it dies."""
+    """Start a mint that was killed as its operator would: nutshell forgets to free what it had under way when it dies.
+
+    Outputs that it calls pending for ever are left to the wallet.
+    """
     database = next((mint.folder / "database").glob("*.sqlite3"))
     with closing(sqlite3.connect(database)) as connection:
-        connection.execute("DELETE FROM proofs_pending WHERE melt_quote IS NULL")
+        connection.execute("UPDATE melt_quotes SET state = 'UNPAID' WHERE state = 'PENDING' AND request IN (SELECT request FROM mint_quotes)")
+        connection.execute("DELETE FROM proofs_pending WHERE melt_quote IS NULL OR melt_quote IN (SELECT quote FROM melt_quotes WHERE state = 'UNPAID')")
         connection.execute("UPDATE mint_quotes SET state = 'PAID' WHERE state = 'PENDING'")
         connection.commit()
     mint.start()

@@ -119,8 +119,10 @@ class Engine:
 
     def end(self) -> None:
         """No container is left, then no service."""
-        self.command("rm", "--all", "--force", "--time=0", "--volumes")
-        self.stop()
+        try:
+            self.command("rm", "--all", "--force", "--time=0", "--volumes")
+        finally:
+            self.stop()
 
     def _podman(self) -> list[str]:
         return ["podman", "--root", f"{self.folder}/root", "--runroot", f"{self.folder}/run", "--tmpdir", f"{self.folder}/tmp"]
@@ -141,8 +143,10 @@ def engine() -> Iterator[Engine]:
     made = Engine(folder)
     try:
         made.start()
-        yield made
-        made.end()
+        try:
+            yield made
+        finally:
+            made.end()
     finally:
         for mount in sorted((line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if f" {folder}/" in line), reverse=True):
             subprocess.run(["umount", "-l", mount], check=False, timeout=PATIENCE, capture_output=True)

@@ -75,7 +75,10 @@ def test_from_an_empty_wallet_to_money_sent_and_found_again(town: Town) -> None:
     alice.run("cashu", "send", to, "300 sat").failed(5, "--yes")
     sent = alice.json("cashu", "send", to, "300 sat", "--key", "k", "--yes")
     assert alice.json("cashu", "send", to, "300 sat", "--key", "k", "--yes") == sent
+    (told,) = bob.json("cashu", "inspect", sent["token"])
+    assert (told["payment"], told["state"], told["unit"]) == (sent["payment"], "UNSPENT", "sat")
     assert bob.json("cashu", "receive") == {"received_payments": 1}
+    assert bob.json("cashu", "inspect", sent["token"])[0]["state"] == "SPENT"
     assert held(bob) == 300
     assert bob.json("cashu", "receive", sent["token"]) == {"received": "300", "unit": "sat"}  # it is what came by the mint, and counts once
     assert held(bob) == 300

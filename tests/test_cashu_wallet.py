@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +165,29 @@ def test_a_restore_finds_letters_that_wait_for_the_wallets_address(play: Play) -
         while await found.collect():
             pass
         assert await held(found) == 200
+
+    play(body)
+
+
+def test_a_wallet_file_out_of_a_backup_asks_its_mints_before_it_uses_a_counter_again(play: Play) -> None:
+    async def body(shop: Shop) -> None:
+        seller, buyer = await shop.open("seller"), await shop.open("buyer")
+        await deposit(buyer, 3 * PRICE)
+        await buyer.close()
+        shutil.copytree(shop.home / "buyer", shop.home / "copy")
+        buyer = await shop.open("buyer")
+        invoice = await shop.invoice(seller)
+        await seller.settle(invoice, (await buyer.pay(invoice, "key")).token)
+        left = await held(buyer)
+        await buyer.close()
+        copy = await shop.open("copy")
+        await copy.address()
+        assert copy.store.read(lambda rows: rows.restore_due())
+        await copy.restore()  # as the wallet does by itself within half a minute
+        assert not copy.store.read(lambda rows: rows.restore_due())
+        second = await shop.invoice(seller, "second")
+        assert (await seller.settle(second, (await copy.pay(second, "second")).token)).state == "paid"
+        assert left - PRICE - 10 < await held(copy) < left - PRICE
 
     play(body)
 

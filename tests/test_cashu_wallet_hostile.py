@@ -1,4 +1,7 @@
-"""What strangers hand over as payment, and what mints answer: each is refused or left unknown by name, no sat is lost and none counted that is not ours."""
+"""What strangers hand over as payment, and what mints answer: each is refused or left unknown by name, no sat is lost and none counted that is not ours.
+
+Past 400 lines because it is one catalogue of lies, told by one liar.
+"""
 
 from __future__ import annotations
 
@@ -207,6 +210,7 @@ class Liar:
         self.mint, self.url = mint, ""
         self.lie: Change = honest
         self.refuses = ""  # a path that the real mint never hears of
+        self.refusal = b'{"detail":"not today","code":10000}'
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -219,7 +223,7 @@ class Liar:
                             length = int(header.split(b":")[1])
                     body = await reader.readexactly(length)
                     if path == self.refuses:
-                        told: tuple[int, bytes] | None = (400, b'{"detail":"not today","code":10000}')
+                        told: tuple[int, bytes] | None = (400, self.refusal)
                     else:
                         real = await client.request(method, self.mint + path, content=body, headers={"Content-Type": "application/json"})
                         told = self.lie(path, real.status_code, real.content)
@@ -375,5 +379,52 @@ def test_a_mint_without_locks_is_not_used(mint: Mint, tmp_path: Path) -> None:
             wallet = await shop.open("wallet", mints=[liar.url])
             with pytest.raises(RefusedError, match="NUT-11"):
                 await wallet.deposit("key", Amount(100, "sat"))
+
+    play_at([mint.url], tmp_path, body)
+
+
+PENDING = b'{"detail":"outputs are pending","code":11004}'
+
+
+def test_a_mint_that_calls_outputs_pending_for_ever_is_asked_with_others(mint: Mint, tmp_path: Path) -> None:
+    """As one that was killed between storing and signing them; the quote is still paid, so nothing was issued for it."""
+
+    async def body(shop: Shop) -> None:
+        async with lying(mint.url) as liar:
+            seller = await shop.open("seller", mints=[liar.url], lightning=True)
+            invoice = await shop.invoice(seller)
+            liar.refuses, liar.refusal = "/v1/mint/bolt11", PENDING
+            for _ in range(7):
+                assert (await seller.settle(invoice, None)).state == "unknown"
+            liar.refuses = ""
+            status = await seller.settle(invoice, None)
+            assert (status.state, total(status), len(status.payments)) == ("paid", PRICE, 1)
+            assert await held(seller) == PRICE
+
+    play_at([mint.url], tmp_path, body)
+
+
+def test_outputs_that_were_given_up_and_signed_nevertheless_are_found(mint: Mint, tmp_path: Path) -> None:
+    async def body(shop: Shop) -> None:
+        async with lying(mint.url) as liar:
+            seller = await shop.open("seller", mints=[liar.url], lightning=True)
+            invoice = await shop.invoice(seller)
+
+            def lie(path: str, status: int, answer: bytes) -> tuple[int, bytes]:
+                """It is carried out at once, and denied for as long as the wallet is patient."""
+                if path == "/v1/mint/bolt11":
+                    return 400, PENDING
+                if path == "/v1/restore":
+                    return 200, b'{"outputs":[],"signatures":[]}'
+                return status, answer.replace(b'"ISSUED"', b'"PAID"')
+
+            liar.lie = lie
+            for _ in range(8):
+                assert (await seller.settle(invoice, None)).payments == ()
+            liar.lie = honest
+            for _ in range(3):
+                status = await seller.settle(invoice, None)
+            assert (status.state, total(status), len(status.payments)) == ("paid", PRICE, 1)
+            assert await held(seller) == PRICE
 
     play_at([mint.url], tmp_path, body)

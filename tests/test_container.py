@@ -21,21 +21,13 @@ from tradeskill.isolation import level_of, shows_folder
 from tradeskill.model import Result
 from tradeskill.signing import Identity
 from tradeskill.testing.backend_contract import STDIN, BackendContract, Work
+from tradeskill.testing.shell_works import SHELL_WORKS
 from tradeskill.world import World
 from tradeskill_plugins.container import tradeskill_capabilities, tradeskill_open_backend
 from tradeskill_plugins.container.backend import ContainerBackend
 from tradeskill_plugins.container.settings import Settings
 
 LIMITS = Limits(seconds=30, memory=128 * 2**20, output=2**20)
-COMMANDS: dict[Work, str] = {
-    "echo": "exec cat",
-    "forever": "exec sleep 1000",
-    "fail": "echo no luck >&2; exit 3",
-    "flood": "exec yes",
-    "environment": "exec env",
-    "link": 'ln -s /etc/passwd "$TRADESKILL_OUTPUT/result"',
-    "hungry": "exec python3 -I -S -c 'x = bytearray(2**30); x[::4096] = bytes(2**18)'",
-}
 
 
 class Kit:
@@ -48,7 +40,7 @@ class Kit:
         return ContainerBackend(self.home, World(), "nobody", Settings(self.engine.image, self.engine.socket))
 
     def task(self, work: Work, owner: str) -> Task:
-        return Task(("sh", "-c", COMMANDS[work]), STDIN, trusted=True, details={"owner": owner})
+        return Task(("sh", "-c", SHELL_WORKS[work]), STDIN, trusted=True, details={"owner": owner})
 
     def runs(self) -> int:
         return self.engine.starts(f"tradeskill-{(self.home / 'instance').read_text()}-")

@@ -10,6 +10,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -70,6 +72,43 @@ async def until(holds: Callable[[], object], what: str) -> None:
 
 def gone(home: Path, engine: Engine, execution_id: str = "x") -> bool:
     return not any(name_of(home, execution_id) in str(found["Names"]) for found in engine.containers())
+
+
+WORKER = """
+import asyncio, sys
+from pathlib import Path
+from tradeskill.contracts import Limits, Task
+from tradeskill.world import World
+from tradeskill_plugins.container.backend import ContainerBackend
+from tradeskill_plugins.container.settings import Settings
+async def work():
+    backend = ContainerBackend(Path(sys.argv[1]), World(), "me", Settings(sys.argv[2], sys.argv[3]))
+    await backend.open()
+    await backend.start("x", Task(("sh", "-c", "cat; sleep 2; echo of it"), b"the rest ", details={"owner": "me"}), Limits(seconds=40, memory=2**27))
+    print("started", flush=True)
+    await backend.wait("x", 60)
+asyncio.run(work())
+"""
+
+
+def test_a_worker_that_is_killed_leaves_its_jobs_to_the_next_one(tmp_path: Path, podman: Engine) -> None:
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(tmp_path), podman.image, podman.socket], stdout=subprocess.PIPE, start_new_session=True, cwd=tmp_path
+    )
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == b"started\n"
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    worker.stdout.close()
+
+    async def scenario(backend: ContainerBackend) -> bytes:
+        assert list(await backend.list("me")) == ["x"]
+        await backend.start("x", shell("echo another"), LIMITS)
+        assert (await backend.wait("x", 60)).state == "finished"
+        return (await backend.result("x")).data
+
+    assert drive(tmp_path, podman, scenario) == b"the rest of it\n"
+    assert podman.starts(name_of(tmp_path)) == 1
 
 
 def test_a_watcher_that_is_killed_is_replaced_and_nothing_printed_is_missing(tmp_path: Path, podman: Engine) -> None:
@@ -195,6 +234,23 @@ def test_an_engine_that_restarts_takes_nothing_along(tmp_path: Path, podman: Eng
 
     assert drive(tmp_path, podman, scenario) == b"onetwo"
     assert [podman.starts(name_of(tmp_path, each)) for each in ("x", "y")] == [1, 1]
+
+
+def test_a_watcher_does_not_wait_for_ever_for_an_engine_once_nobody_waits_for_it(tmp_path: Path, podman: Engine) -> None:
+    async def scenario(backend: ContainerBackend) -> None:
+        await backend.start("x", shell("sleep 1000"), LIMITS)
+        await until((tmp_path / "jobs" / "x" / "fed").exists, "its input was fed")
+        podman.stop()
+        try:
+            supervisor = backend._containers.supervisor("x")
+            assert supervisor is not None
+            (tmp_path / "jobs" / "x").rename(tmp_path / "taken-away")
+            await until(lambda: not supervisor.alive(), "its watcher ended")
+        finally:
+            podman.start()
+
+    drive(tmp_path, podman, scenario)
+    assert gone(tmp_path, podman)
 
 
 def test_without_an_engine_the_backend_does_not_open_and_says_where_it_looked(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tradeskill.isolation import LEVELS, demanded_level, level_of, reaches
 from tradeskill.signing import Identity
 from tradeskill.world import World
 from tradeskill_plugins import bubblewrap
+from tradeskill_plugins.container.settings import Settings
 
 ORDER = list(LEVELS)
 PAGE = (Path(__file__).parent.parent / "docs" / "backends.md").read_text("utf-8")
@@ -97,9 +98,11 @@ def test_the_page_tells_of_every_level_and_of_no_other() -> None:
     assert re.findall(r"^\| `(\w+)` \|", levels[1], re.MULTILINE) == ORDER
 
 
-def test_the_page_tells_of_every_setting_of_bubblewrap() -> None:
-    own = PAGE[PAGE.index("## `bubblewrap`") :]
-    assert sorted([*re.findall(r"^\| `(\w+)` \|", own, re.MULTILINE), "plugin"]) == sorted(bubblewrap._SETTINGS)
+@pytest.mark.parametrize(("plugin", "settings"), [("bubblewrap", set(bubblewrap._SETTINGS) - {"plugin"}), ("container", set(Settings.__dataclass_fields__))])
+def test_the_page_tells_of_every_setting(plugin: str, settings: set[str]) -> None:
+    own = re.search(rf"^## `{plugin}`\n(.*?)^## ", PAGE, re.DOTALL | re.MULTILINE)
+    assert own is not None
+    assert sorted(re.findall(r"^\| `(\w+)` \|", own[1], re.MULTILINE)) == sorted(settings)
 
 
 def test_the_offer_on_the_page_is_one(tmp_path: Path) -> None:

@@ -12,18 +12,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from tradeskill.demo.rails import rail_named
 from tradeskill.errors import NotFoundError, TradeskillError, UnavailableError, UsageError
 
 __all__ = ["Stage", "examples_folder"]
 
 START_SECONDS: Final = 60.0
 JOB_SECONDS: Final = 120.0
-PRICE: Final = "0.001 XNO"
 RUN: Final = ("python", "-I", "extract.py")
 MEMORY: Final = 512 * 2**20
 
@@ -40,47 +40,44 @@ def examples_folder() -> Path:
 class Stage:
     """`async with Stage(...)`; leaves no process, port or file behind."""
 
-    def __init__(self, jobs: int, concurrency: int, tamper: str, tell: Callable[[str], None], market: str = "embedded") -> None:
-        """`market`: embedded (a file) or relay (a process of its own)."""
+    def __init__(self, jobs: int, concurrency: int, tamper: str, tell: Callable[[str], None], market: str = "embedded", rail: str = "nano") -> None:
+        """`market`: embedded (a file) or relay (a process of its own). `rail`: nano (a dev ledger) or cashu (a mint, where one is installed)."""
         if tamper not in ("", "quote", "receipt", "result"):
             raise UsageError(f"--tamper {tamper!r} is not one of quote, receipt, result")
         if market not in ("embedded", "relay"):
             raise UsageError(f"--market {market!r} is not one of embedded, relay")
         self._jobs, self._concurrency, self._tamper, self._tell, self._market = jobs, concurrency, tamper, tell, market
-        self._examples = examples_folder()
+        self.examples = examples_folder()
+        self._rail = rail_named(rail, self)
         self._actors: list[asyncio.subprocess.Process] = []
         self._shut_in: dict[str, Any] = {}  # which backend the seller names, and what goes with it
         self._began = time.monotonic()
 
     async def __aenter__(self) -> Stage:
-        self._home = Path(tempfile.mkdtemp(prefix="tradeskill-demo-"))
-        self._pages = _Pages(self._examples / "pages")
+        self.home = Path(tempfile.mkdtemp(prefix="tradeskill-demo-"))
+        self._pages = _Pages(self.examples / "pages")
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for actor in reversed(self._actors):
             await _end(actor)
         self._pages.close()
-        shutil.rmtree(self._home, ignore_errors=True)
+        shutil.rmtree(self.home, ignore_errors=True)
 
     async def play(self) -> dict[str, Any]:
         """The whole demo; what it returns is what `--json` prints."""
-        ledger = await self._start("the ledger", ["devnet", "--rpc-port", "0", "--ws-port", "0", "--json"], self._home)
-        self._say(f"dev ledger: {ledger['rpc']}")
+        await self._rail.open()
         market = await self._open_market()
-        made = await asyncio.gather(self._choose_backend(), self._profile("seller", ledger, market), self._profile("buyer", ledger, market))
-        buyer = made[2]
-        fund = ["devnet", "fund", buyer["address"], f"{1 + self._jobs // 100} XNO", "--rpc", ledger["rpc"], "--json"]
-        await self._command("fund", fund, self._home / "buyer")
-        self._say(f"buyer funded: {buyer['address']}")
-        (self._home / "seller.yaml").write_text(json.dumps(self._offers()))
-        ready = await self._start("the seller", ["sell", str(self._home / "seller.yaml"), "--json"], self._home / "seller")
+        made = await asyncio.gather(self._choose_backend(), self._profile("seller", market), self._profile("buyer", market))
+        self.say(f"buyer funded: {await self._rail.fund(made[2], self._jobs)}")
+        (self.home / "seller.yaml").write_text(json.dumps(self._offers()))
+        ready = await self.start("the seller", ["sell", str(self.home / "seller.yaml"), "--json"], self.home / "seller")
         offer_id = next(iter(ready["offers"].values()))
-        self._say(f"seller {ready['seller'][:16]}… offers “Web page to Markdown” for {PRICE}")
+        self.say(f"seller {ready['seller'][:16]}… offers “Web page to Markdown” for {self._rail.price}")
         reports = await self._buy(offer_id)
         verified = await self._verify(ready["seller"], [report for report in reports if report["state"] == "received"])
-        jobs = await self._judge(reports, verified, ledger["rpc"])
-        received = await self._seller_received(jobs)
+        jobs = await self._judge(reports, verified)
+        received = str(await self._rail.received())
         total_ms = round((time.monotonic() - self._began) * 1000)
         if self._jobs == 1:
             jobs[0]["total_ms"] = total_ms
@@ -88,14 +85,14 @@ class Stage:
             return jobs[0]
         delivered = sum(job["status"] == "delivered" for job in jobs)
         amount = sum(int(job["amount_raw"]) for job in jobs if job["status"] == "delivered")
-        self._say(f"{delivered} of {self._jobs} jobs delivered and verified in {total_ms / 1000:.1f} s")
+        self.say(f"{delivered} of {self._jobs} jobs delivered and verified in {total_ms / 1000:.1f} s")
         return {"jobs": jobs, "delivered": delivered, "total_raw": str(amount), "seller_received_raw": received, "total_ms": total_ms}
 
     def _describe(self, job: dict[str, Any]) -> None:
         for step in job["steps"]:
             self._tell(f"  {step['at_ms']:>6} ms  {step['name']}")
         if job["status"] == "delivered":
-            self._tell(f"  paid {job['amount_raw']} raw in block {job['payment_hash']}")
+            self._tell(f"  paid {job['amount_raw']} {self._rail.unit} in {self._rail.finality} {job['payment_hash']}")
             self._tell(f"  to the fresh address {job['invoice_address']}, executed under fence {job['fence']}")
             self._tell(f"  result {job['result_sha256']}, receipt {'verified' if job['receipt_verified'] else 'NOT VERIFIED'} by a process of its own")
             self._tell("next: see README.md for the three-terminal version, or `tradeskill --help`")
@@ -107,11 +104,11 @@ class Stage:
     async def _open_market(self) -> list[str]:
         """What `init` is told of the market. A relay's rate limits are made for many strangers; for a load from one buyer they are lifted."""
         if self._market == "embedded":
-            return ["--market", str(self._home / "market.db")]
+            return ["--market", str(self.home / "market.db")]
         load = self._jobs > 1
-        options = ["--data", str(self._home / "relay.db"), "--port", "0", "--network", "dev", "--quiet", "--json", *(["--no-limits"] if load else [])]
-        relay = await self._start("the relay", ["relay", "serve", *options], self._home)
-        self._say(f"relay: {relay['url']}" + (" (--no-limits, because one buyer asks for many jobs)" if load else ""))
+        options = ["--data", str(self.home / "relay.db"), "--port", "0", "--network", "dev", "--quiet", "--json", *(["--no-limits"] if load else [])]
+        relay = await self.start("the relay", ["relay", "serve", *options], self.home)
+        self.say(f"relay: {relay['url']}" + (" (--no-limits, because one buyer asks for many jobs)" if load else ""))
         return ["--market", "relay", "--market-url", relay["url"]]
 
     async def _choose_backend(self) -> None:
@@ -122,10 +119,10 @@ class Stage:
         from tradeskill.world import World
 
         try:
-            context = PluginContext("bubblewrap", "dev", self._home / "trial", World(), Identity(bytes(32)), lambda: "")
+            context = PluginContext("bubblewrap", "dev", self.home / "trial", World(), Identity(bytes(32)), lambda: "")
             backend = Plugins().require("bubblewrap", "backend").open_backend({}, context)
             await backend.open()
-            await backend.start("trial", Task(RUN, b"{}", self._examples, network=True), Limits(memory=MEMORY))
+            await backend.start("trial", Task(RUN, b"{}", self.examples, network=True), Limits(memory=MEMORY))
             status = await backend.wait("trial", START_SECONDS)
             await backend.stop("trial")
             await backend.remove("trial")
@@ -134,10 +131,10 @@ class Stage:
                 raise UnavailableError(status.detail)
         except TradeskillError as error:
             self._shut_in = {"backend": "process", "trusted": True}
-            self._say(f"jobs run as plain processes: {error}")
+            self.say(f"jobs run as plain processes: {error}")
         else:
             self._shut_in = {"backend": "bubblewrap", "isolation": "sandbox", "network": True}
-            self._say("jobs run in bubblewrap: no files, processes or privileges of this machine, but its network, for they fetch pages")
+            self.say("jobs run in bubblewrap: no files, processes or privileges of this machine, but its network, for they fetch pages")
 
     def _offers(self) -> dict[str, Any]:
         room = max(4, self._concurrency * 2)
@@ -148,11 +145,11 @@ class Stage:
                     "title": "Web page to Markdown",
                     "description": "Fetches one web page and returns its main content as Markdown.",
                     "tags": ["web", "markdown"],
-                    "price": PRICE,
+                    "price": self._rail.price,
                     "input": {"type": "object", "required": ["url"], "properties": {"url": {"type": "string", "format": "uri"}}, "additionalProperties": False},
                     **self._shut_in,
                     "run": [*RUN, "--allow-loopback"],
-                    "folder": str(self._examples),
+                    "folder": str(self.examples),
                     "pure": True,
                     "limits": {"seconds": 60, "memory": f"{MEMORY >> 20}M", "output": "4M"},
                     "capacity": {"jobs": room, "per_buyer": room},
@@ -161,17 +158,17 @@ class Stage:
             "seller": {"poll_seconds": 1.0, "workers": max(4, min(self._concurrency, 16))},
         }
 
-    async def _profile(self, name: str, ledger: dict[str, Any], market: Sequence[str]) -> dict[str, Any]:
-        """A home with its own seed and password."""
-        home = self._home / name
-        home.mkdir(mode=0o700)
-        password = self._home / f"{name}.password"
+    async def _profile(self, name: str, market: Sequence[str]) -> dict[str, Any]:
+        made = await self._rail.profile(name, market)
+        self.say(f"{name} made: {made['identity'][:16]}…")
+        return made
+
+    def password(self, name: str) -> Path:
+        """A new one, in a file of its own."""
+        password = self.home / f"{name}.password"
         with os.fdopen(os.open(password, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(os.urandom(16).hex())
-        arguments = ["init", "--non-interactive", "--network", "dev", "--rpc", ledger["rpc"], "--ws", ledger["ws"]]
-        made: dict[str, Any] = await self._command(f"init {name}", [*arguments, *market, "--json"], home)
-        self._say(f"{name} made: {made['identity'][:16]}…")
-        return made
+        return password
 
     async def _buy(self, offer_id: str) -> list[dict[str, Any]]:
         """One buyer process; it reports each finished job as a line."""
@@ -180,15 +177,15 @@ class Stage:
             "urls": [self._pages.url(number) for number in range(self._jobs)],
             "concurrency": self._concurrency,
             "tamper": self._tamper,
-            "output": str(self._home / "received"),
+            "output": str(self.home / "received"),
         }
-        process = await self._spawn(["-m", "tradeskill.demo.buyer"], self._home / "buyer", json.dumps(wish))
+        process = await self._spawn(["-m", "tradeskill.demo.buyer"], self.home / "buyer", json.dumps(wish))
         assert process.stdout is not None
         reports: list[dict[str, Any]] = []
         async for line in process.stdout:
             reports.append(json.loads(line))
             if self._jobs > 1 and len(reports) % max(1, self._jobs // 10) == 0:
-                self._say(f"{len(reports)} of {self._jobs} jobs")
+                self.say(f"{len(reports)} of {self._jobs} jobs")
         if await process.wait() != 0 or len(reports) != self._jobs:
             raise UnavailableError(f"the buyer ended with code {process.returncode} after {len(reports)} of {self._jobs} jobs (see the messages above)")
         return reports
@@ -199,7 +196,7 @@ class Stage:
         found: dict[str, bool] = {}
         for start in range(0, len(files), 100):
             part = files[start : start + 100]
-            process = await self._spawn(["-m", "tradeskill", "receipt", "verify", *part, "--seller", seller_key, "--json"], self._home / "buyer", None)
+            process = await self._spawn(["-m", "tradeskill", "receipt", "verify", *part, "--seller", seller_key, "--json"], self.home / "buyer", None)
             out, _ = await process.communicate()
             try:
                 value = json.loads(out)
@@ -209,38 +206,27 @@ class Stage:
             found.update({entry["job_id"]: entry.get("receipt_verified") is True for entry in entries if "job_id" in entry})
         return found
 
-    async def _judge(self, reports: Sequence[dict[str, Any]], verified: dict[str, bool], rpc: str) -> list[dict[str, Any]]:
-        import httpx
+    async def _judge(self, reports: Sequence[dict[str, Any]], verified: dict[str, bool]) -> list[dict[str, Any]]:
+        found = await self._rail.judge(reports)
+        return [self._judged(report, verified, *seen) for report, seen in zip(reports, found, strict=True)]
 
-        async with httpx.AsyncClient(timeout=10, trust_env=False) as client:  # one for all: making one takes longer than asking
-
-            async def ask(body: dict[str, Any]) -> dict[str, Any]:
-                value: dict[str, Any] = (await client.post(rpc, json=body)).json()
-                return value
-
-            return [await self._judged(report, verified, ask) for report in reports]
-
-    async def _judged(self, report: dict[str, Any], verified: dict[str, bool], ask: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    def _judged(self, report: dict[str, Any], verified: dict[str, bool], final: bool, came: int) -> dict[str, Any]:
         """What the ledger and the seller's journal say of a job, next to what the buyer says."""
         job: dict[str, Any] = {
             "job_id": report["job_id"],
             "status": "delivered" if report["state"] == "received" else report["state"],
             "offer": report["offer"],
             "amount_raw": report["amount_raw"],
+            "unit": self._rail.unit,
             "invoice_address": report["invoice_address"],
             "payment_hash": report["payment_hash"],
-            "confirmed": False,
+            "confirmed": final,
             "fence": 0,
             "result_sha256": report["result_sha256"],
             "receipt_verified": verified.get(report["job_id"], False),
-            "seller_received_raw": "0",
+            "seller_received_raw": str(came),
             "error": report["error"],
         }
-        if report["payment_hash"]:
-            block = await ask({"action": "block_info", "json_block": "true", "hash": report["payment_hash"]})
-            job["confirmed"] = block.get("confirmed") == "true"
-            if job["confirmed"] and block.get("contents", {}).get("link_as_account") == report["invoice_address"]:
-                job["seller_received_raw"] = str(block["amount"])
         sold = self._sold(report["job_id"])
         job["fence"] = sold["fence"] if sold else 0
         times = {name: at - report["began_at"] for name, at in report["steps"].items()}
@@ -255,27 +241,22 @@ class Stage:
         import sqlite3
         from contextlib import closing
 
-        with closing(sqlite3.connect(f"file:{self._home / 'seller' / 'journal.db'}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"file:{self.home / 'seller' / 'journal.db'}?mode=ro", uri=True)) as connection:
             connection.row_factory = sqlite3.Row
             row = connection.execute("SELECT fence, paid_at, started_at, finished_at FROM fulfilments WHERE job_id = ?", (job_id,)).fetchone()
         return None if row is None else dict(row)
 
-    async def _seller_received(self, jobs: Sequence[dict[str, Any]]) -> str:
-        """What the seller's own wallet holds; it began with nothing."""
-        found = await self._command("balance", ["wallet", "balance", "--json"], self._home / "seller")
-        return str(int(found["available_raw"]) + int(found["incoming_raw"]))
-
     # processes
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
         self._tell(f"{(time.monotonic() - self._began):6.1f} s  {text}")
 
     async def _spawn(self, arguments: Sequence[str], home: Path, stdin: str | None) -> asyncio.subprocess.Process:
-        name = home.name if home != self._home else "none"
+        name = home.name if home != self.home else "none"
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("TRADESKILL_") or key == "TRADESKILL_CRASH_AT"},
             "TRADESKILL_HOME": str(home),
-            "TRADESKILL_PASSWORD_FILE": str(self._home / f"{name}.password"),
+            "TRADESKILL_PASSWORD_FILE": str(self.home / f"{name}.password"),
             "PYTHONUNBUFFERED": "1",
         }
         process = await asyncio.create_subprocess_exec(
@@ -293,7 +274,16 @@ class Stage:
             process.stdin.close()
         return process
 
-    async def _start(self, what: str, arguments: Sequence[str], home: Path) -> dict[str, Any]:
+    async def program(self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> asyncio.subprocess.Process:
+        """Somebody else's program, as an actor; what it prints goes to `log`."""
+        with log.open("wb") as out:
+            process = await asyncio.create_subprocess_exec(
+                *arguments, env={"PATH": os.environ.get("PATH", ""), **environment}, cwd=folder, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out
+            )
+        self._actors.append(process)
+        return process
+
+    async def start(self, what: str, arguments: Sequence[str], home: Path) -> dict[str, Any]:
         """A process that goes on; its first line of JSON."""
         process = await self._spawn(["-m", "tradeskill", *arguments], home, None)
         assert process.stdout is not None
@@ -307,7 +297,7 @@ class Stage:
         value: dict[str, Any] = json.loads(line)
         return value
 
-    async def _command(self, what: str, arguments: Sequence[str], home: Path) -> dict[str, Any]:
+    async def command(self, what: str, arguments: Sequence[str], home: Path) -> dict[str, Any]:
         process = await self._spawn(["-m", "tradeskill", *arguments], home, None)
         out, _ = await process.communicate()
         if process.returncode != 0:

@@ -74,6 +74,23 @@ class ByHand:
                 return sign_inputs([proof], keys.refund(index))[0]
         raise TokenError("the token is locked to a key that is not this wallet's")
 
+    async def inspect(self, text: str) -> dict[str, Any]:
+        """What a token is, and what its mint says became of it; takes nothing. Only mints of this wallet are asked."""
+        token = tokens.decode(text.strip(), 1_000_000, 1000)
+        if token.mint not in self._settings.mints:
+            raise TokenError(f"the token is of mint {token.mint}, which is not one of this wallet's")
+        ys = [curve.y_of(proof.secret) for proof in token.proofs]
+        locks = {None if lock is None else (lock.key, lock.locktime) for lock in (lock_of(proof.secret) for proof in token.proofs)}
+        states = set((await self._mints.states(token.mint, ys)).values())
+        return {
+            "payment": payment_id(ys),
+            "mint": token.mint,
+            "amount": str(token.amount),
+            "unit": token.unit,
+            "state": states.pop() if len(states) == 1 else "MIXED",
+            "locked_to": [{"key": lock[0], "until": lock[1]} for lock in locks if lock is not None],
+        }
+
     async def send(self, to: str, amount: int, key: str) -> Proof:
         """Leave money for an address; its token can be handed over as well."""
         return await self._spending.leave(Wish("pay", f"send:{key}", to, amount), to, self._settings.mints[0])

@@ -1,4 +1,4 @@
-"""The command `tradeskill cashu`: address, balance, receive, send, mint, melt, mints, doubts, backup and restore."""
+"""The command `tradeskill cashu`: address, balance, receive, inspect, send, mint, melt, mints, doubts, backup and restore."""
 
 from __future__ import annotations
 
@@ -96,6 +96,29 @@ def receive(
 
 
 @app.command()
+@example("tradeskill cashu inspect cashuBo2F0...")
+def inspect(
+    token: Annotated[list[str], typer.Argument(help="Tokens.")],
+    as_json: AsJson = False,
+    password_file: PasswordFile = None,
+) -> None:
+    """Say what tokens are worth and whether they are spent.
+
+    Takes nothing. The list that --json prints is in the order of the tokens.
+    """
+
+    async def act(wallet: CashuWallet, profile: Profile) -> list[dict[str, Any]]:
+        return [await wallet.by_hand.inspect(each) for each in token]
+
+    found = _with_wallet(password_file, as_json, act)
+    if as_json:
+        show(found)
+        return
+    for entry in found:
+        show_entry(entry, False)
+
+
+@app.command()
 @example('tradeskill cashu send creqAp... "100 sat"')
 def send(
     to: Annotated[str, typer.Argument(help="A cashu address of somebody's tradeskill wallet.")],
@@ -158,8 +181,9 @@ def mint(
 
         name = key or secrets.token_hex(8)
         invoice = await wallet.deposit(name, Amount(amount, wallet.unit), url)
-        say(f"pay this Lightning invoice (key {name}):\n{invoice.details['bolt11']}")
         world, status = profile.world, await wallet.settle(invoice, None)
+        if status.state != "paid":
+            say(f"pay this Lightning invoice (key {name}):\n{invoice.details['bolt11']}")
         deadline = world.monotonic() + wait
         while status.state != "paid" and world.monotonic() < deadline:
             await world.sleep(POLL)
@@ -226,9 +250,9 @@ def mints(as_json: AsJson = False, password_file: PasswordFile = None) -> None:
 @app.command()
 @example("tradeskill cashu doubts")
 def doubts(as_json: AsJson = False, password_file: PasswordFile = None) -> None:
-    """List requests whose outcome is not known yet.
+    """List requests whose outcome is not known.
 
-    Their money is reserved, not lost: the same request is repeated until the mint's word is known.
+    Their mints are asked again before. Their money is reserved, not lost: the same request is repeated until the mint's word is known.
     """
 
     async def act(wallet: CashuWallet, profile: Profile) -> list[dict[str, str]]:
@@ -253,9 +277,9 @@ def backup(
     as_json: AsJson = False,
     password_file: PasswordFile = None,
 ) -> None:
-    """Write down the wallet's secret, which is all the money.
+    """Write down the secret, which is all the money.
 
-    It is 64 hex digits. The whole profile, encrypted, is saved by `tradeskill backup`.
+    The whole profile, encrypted, is saved by `tradeskill backup`.
     """
 
     async def main() -> None:

@@ -28,6 +28,7 @@ __all__ = ["Exchange", "payment_id"]
 
 log = logging.getLogger("tradeskill.cashu")
 
+PATIENT: Final = 5  # tries after which a mint that calls our outputs pending is asked what became of the quote
 UNSURE: Final = "the mint's word on it is not known yet; its money stays reserved and the same request is sent again"
 
 
@@ -89,6 +90,9 @@ class Exchange:
     async def _after_refusal(self, row: RequestRow, refusal: MintRefusedError) -> tuple[Proof, ...]:
         """The proofs, when an earlier try was carried out. Raises as `finish` does."""
         if refusal.pending:
+            if row.kind == "mint" and row.tries >= PATIENT and await self._abandoned(row):
+                await self._bury(row, refusal, {})
+                raise refusal
             raise UnavailableError(f"the mint has it under way: {refusal}") from refusal
         found = await self._mints.restored(row.mint, row.outputs)
         states = await self._states(row)
@@ -103,6 +107,24 @@ class Exchange:
             return found
         await self._bury(row, refusal, states)
         raise refusal
+
+    async def _abandoned(self, row: RequestRow) -> bool:
+        """A mint that died in the middle may call our outputs pending for ever. While it calls the quote paid it issued nothing for it, and it will
+        issue once only: then other outputs may ask, and should the first ones be signed after all, `late` finds them.
+        """
+        quote = await self._mints.mint_state(row.mint, str(json.loads(row.body)["quote"]))
+        return quote.state == "PAID" and not await self._mints.restored(row.mint, row.outputs)
+
+    async def late(self, purpose: str) -> int | None:
+        """A request for this purpose that was given up and whose outputs the mint signed nevertheless: open again, to be finished."""
+        for request_id in self._store.read(lambda rows: rows.dead_requests(purpose)):
+            row = self._store.read(partial(Rows.request, request_id=request_id))
+            own = [output for output in row.outputs if output.point not in row.given]
+            carried_out = own and len(await self._mints.restored(row.mint, own)) == len(own)
+            if carried_out and await self._store.write(partial(Rows.revive_request, request_id=request_id)):
+                log.warning("request %d was given up and carried out by %s: its money is taken now", request_id, row.mint)
+                return request_id
+        return None
 
     async def _states(self, row: RequestRow) -> Mapping[str, SpendState]:
         ys = [curve.y_of(entry["secret"]) for entry in json.loads(row.body).get("inputs", [])]

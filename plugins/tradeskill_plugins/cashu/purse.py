@@ -210,6 +210,10 @@ class Purse:
         with self._world.step("receive.block-stored"):
             return await self._store.write(prepare)
 
+    async def late(self, purpose: str) -> int | None:
+        """A request for the purpose that was given up and carried out nevertheless, open again."""
+        return await self._exchange.late(purpose)
+
     async def settle(self, request_id: int) -> None:
         """Finish a request made by `take` or `mint`. MintRefusedError when it is dead."""
         with self._world.step("receive.published"):

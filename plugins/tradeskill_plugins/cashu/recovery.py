@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Final
 
 from tradeskill.world import World
@@ -41,17 +40,23 @@ class Recovery:
             if keyset.unit == UNIT:
                 found += await self._keyset(mint, keyset)
         await self._locks(mint, gap)
+        await self._recheck(mint)
         return found
+
+    async def _recheck(self, mint: str) -> None:
+        """What an old copy of the books calls held may be gone."""
+        ys = [coin.y for coin in self._store.read(lambda rows: rows.spendable(mint))]
+        states = await self._mints.states(mint, ys) if ys else {}
+        gone = [y for y, state in states.items() if state == "SPENT"]
+        if gone:
+            log.warning("%d proofs of %s were spent elsewhere: they are no longer counted", len(gone), mint)
+            await self._store.write(lambda rows: rows.lose(gone))
 
     async def late(self) -> int:
         """Requests that were given up and whose outputs the mint signed nevertheless: finish them. Returns how many."""
         revived = 0
-        for request_id in self._store.read(lambda rows: rows.dead_requests()):
-            row = self._store.read(partial(Rows.request, request_id=request_id))
-            own = [output for output in row.outputs if output.point not in row.given]
-            carried_out = own and len(await self._mints.restored(row.mint, own)) == len(own)
-            if carried_out and await self._store.write(partial(Rows.revive_request, request_id=request_id)):
-                log.warning("request %d was given up and carried out by %s: its money is taken now", request_id, row.mint)
+        for purpose in self._store.read(lambda rows: rows.dead_purposes()):
+            while (request_id := await self._exchange.late(purpose)) is not None:
                 await self._exchange.finish(request_id)
                 revived += 1
         return revived

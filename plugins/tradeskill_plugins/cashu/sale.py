@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ from tradeskill_plugins.cashu.nuts.model import MintQuote, Proof
 from tradeskill_plugins.cashu.nuts.secrets import demand, sign_inputs
 from tradeskill_plugins.cashu.purse import Purse
 from tradeskill_plugins.cashu.settings import CashuSettings
-from tradeskill_plugins.cashu.store import LockRow, PaymentRow, Rows, Store
+from tradeskill_plugins.cashu.store import LockRow, PaymentRow, RequestRow, Rows, Store
 
 __all__ = ["Sale"]
 
@@ -167,13 +168,29 @@ class Sale:
                 await self._purse.settle(request_id)
             except MintRefusedError as refusal:
                 row = self._store.read(partial(Rows.request, request_id=request_id))
-                if row.kind != "swap" or not refusal.keyset or attempt == TAKES - 1:
+                again = None if attempt == TAKES - 1 else await self._another(row, payment, refusal)
+                if again is None:
                     await self._store.write(partial(Rows.end_payments, request_id=request_id, state="refused", note=str(refusal)))
                     raise
-                await self._mints.refresh(row.mint)
-                request_id = await self._purse.take(row.purpose, row.mint, inputs_of(row.body), payment)
+                request_id = again
             else:
                 return
+
+    async def _another(self, row: RequestRow, payment: PaymentRow, refusal: MintRefusedError) -> int | None:
+        """Another request in the place of one that is dead for a reason of the mint's own; None where its no is the end."""
+        if row.kind == "swap" and refusal.keyset:
+            await self._mints.refresh(row.mint)
+            return await self._purse.take(row.purpose, row.mint, inputs_of(row.body), payment)
+        if row.kind == "mint" and refusal.pending:
+            body = json.loads(row.body)
+            key = (await self._keys()).lock(payment.lock_id) if "signature" in body else None
+            return await self._purse.mint(row.purpose, row.mint, str(body["quote"]), sum(output.amount for output in row.outputs), key, payment)
+        if row.kind == "mint" and refusal.issued:
+            late = await self._purse.late(row.purpose)
+            if late is not None:
+                await self._store.write(lambda rows: rows.put_payment(replace(payment, request_id=late)))
+            return late
+        return None
 
     async def _lightning(self, lock: LockRow) -> None:
         """Take the ecash of a paid Lightning invoice, once."""

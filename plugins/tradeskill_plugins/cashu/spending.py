@@ -137,7 +137,7 @@ class Spending:
                     return proof_of(await self._purse.finish(wish))
                 except MintRefusedError as error:  # it is proved that nothing moved; other proofs, letters or keysets may do
                     refusal = error
-                    if not (error.keyset or error.spent or error.signed):
+                    if not (error.keyset or error.spent or error.signed or error.pending):
                         break
                     if error.keyset:
                         await self._mints.refresh(row.mint)

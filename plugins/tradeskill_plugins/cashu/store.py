@@ -187,6 +187,21 @@ class Rows:
         assert self._keys is not None, "the store is locked"
         return self._keys.unseal(box)
 
+    # --- the file itself
+
+    def note_file(self, identity: str) -> None:
+        """A file that was copied, or came out of a backup, may know less than the mints do: `restore_due` until they were asked."""
+        before = self._db.execute("SELECT value FROM meta WHERE name = 'file'").fetchone()
+        if before is not None and before[0] != identity:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('restore_due', '1')")
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('file', ?)", (identity,))
+
+    def restore_due(self) -> bool:
+        return self._db.execute("SELECT 1 FROM meta WHERE name = 'restore_due'").fetchone() is not None
+
+    def restored(self) -> None:
+        self._db.execute("DELETE FROM meta WHERE name = 'restore_due'")
+
     # --- mints and keysets
 
     def mint_info(self, url: str) -> tuple[dict[str, Any], int] | None:
@@ -299,6 +314,11 @@ class Rows:
     def set_coin(self, y: str, state: ProofState) -> None:
         self._db.execute("UPDATE proof SET state = ? WHERE y = ?", (state, y))
 
+    def lose(self, ys: Iterable[str]) -> None:
+        """Held here, spent elsewhere."""
+        for y in ys:
+            self._db.execute("UPDATE proof SET state = 'spent' WHERE y = ? AND state = 'held'", (y,))
+
     # --- requests
 
     def add_request(
@@ -323,8 +343,15 @@ class Rows:
     def open_requests(self) -> list[int]:
         return [int(row[0]) for row in self._db.execute("SELECT request_id FROM request WHERE state = 'open' ORDER BY request_id")]
 
-    def dead_requests(self) -> list[int]:
-        return [int(row[0]) for row in self._db.execute("SELECT request_id FROM request WHERE state = 'dead' ORDER BY request_id")]
+    def requests(self, kind: RequestKind, state: str) -> list[RequestRow]:
+        rows = self._db.execute(_REQUEST + "WHERE kind = ? AND state = ? ORDER BY request_id", (kind, state))
+        return [self._request(row) for row in rows.fetchall()]
+
+    def dead_requests(self, purpose: str) -> list[int]:
+        return [int(row[0]) for row in self._db.execute("SELECT request_id FROM request WHERE state = 'dead' AND purpose = ? ORDER BY request_id", (purpose,))]
+
+    def dead_purposes(self) -> list[str]:
+        return [str(row[0]) for row in self._db.execute("SELECT DISTINCT purpose FROM request WHERE state = 'dead' ORDER BY 1")]
 
     def in_doubt(self) -> list[tuple[int, str, str, int, str]]:
         """For people, without a secret: (request, mint, purpose, amount reserved, trouble)."""

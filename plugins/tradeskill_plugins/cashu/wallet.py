@@ -64,6 +64,8 @@ class CashuWallet:
         self.by_hand = ByHand(self.store, self.mints, self.purse, self._spending, self.keys, self._world, self._settings)
         self.recovery = Recovery(self.store, self.mints, self._exchange, self.keys, self._world)
         self._is_open = True
+        identity = str(self.store.path.stat().st_ino)
+        await self.store.write(lambda rows: rows.note_file(identity))
         self._tending = asyncio.create_task(self._tend())
 
     async def close(self) -> None:
@@ -209,6 +211,7 @@ class CashuWallet:
             found += await self.recovery.restore(mint, gap)
         await self.recovery.late()
         await self.recovery.new_epoch()
+        await self.store.write(lambda rows: rows.restored())
         return found
 
     # --- below: what the answers above are made of
@@ -263,6 +266,9 @@ class CashuWallet:
         while True:
             if self._seed is not None:
                 try:
+                    if self.store.read(lambda rows: rows.restore_due()):
+                        log.warning("%s was copied or restored: its mints are asked what it does not know; do not run two copies at once", self.store.path)
+                        await self.restore()
                     await self._exchange.finish_all()
                     await self._spending.take_back()
                 except UnavailableError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from tradeskill.errors import NotFoundError, RefusedError, UnavailableError, Unk
 __all__ = ["About", "Engine", "Image", "never_started"]
 
 _SECONDS: Final = 30  # for one answer
+_SHOWING_SECONDS: Final = 10.0  # for a container whose name is taken to be there
+_REMOVAL_SECONDS: Final = 5.0
 _ASKING: Final = "1.41"  # never sent: the question for the version has none in its address
 _VERSION: Final = re.compile(r"1\.[0-9]{1,3}", re.ASCII)
 _NEVER: Final = "0001-01-01"  # how an engine writes a time that has not come
@@ -86,9 +89,13 @@ class Engine:
                 for warning in api.create_container_from_config(dict(config), name).get("Warnings") or ():
                     if "discarded" in str(warning).lower():
                         raise RefusedError(f"the engine cannot limit a container as asked: {warning}")
-        except (UnavailableError, RefusedError):
-            if self.find(name) is None:
-                raise
+        except (UnavailableError, RefusedError) as error:
+            under_way = isinstance(error, UnknownOutcomeError) or "in use" in str(error)  # somebody else may be making it, or we ourselves still
+            until = time.monotonic() + (_SHOWING_SECONDS if under_way else 0)
+            while self.find(name) is None:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.05)
 
     def find(self, name: str) -> dict[str, Any] | None:
         """The container as the engine shows it, None where there is none."""
@@ -152,15 +159,18 @@ class Engine:
                 stream.close()
 
     def remove(self, name: str) -> None:
-        """The container and its volume, running or not. Safe to repeat."""
+        """The container and its volume, running or not. Safe to repeat, also at the same time."""
         try:
             with self._api(f"asked to remove container {name}") as api:
                 api.remove_container(name, v=True, force=True)
         except NotFoundError:
             return
         except (UnavailableError, RefusedError):
-            if self.find(name) is not None:
-                raise
+            until = time.monotonic() + _REMOVAL_SECONDS
+            while self.find(name) is not None:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)  # somebody else is at it
 
     @contextmanager
     def _api(self, what: str) -> Iterator[Any]:

@@ -44,7 +44,7 @@ def read_settings(given: Mapping[str, Json], name: str) -> Settings:
 
     known = tuple(Settings.__dataclass_fields__)
     for key in given:
-        if key not in known:
+        if key not in (*known, "plugin"):
             raise ConfigError(f"backend {name}: unknown key {key!r}; known: {', '.join(known)}")
     image = given.get("image")
     if not isinstance(image, str) or not image:

@@ -11,7 +11,6 @@ anything can run) · `starting` (the start may have been asked for) · `fed` (it
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import logging
@@ -27,10 +26,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from tradeskill.errors import NotFoundError, RefusedError, TradeskillError, UnavailableError
-from tradeskill_plugins import outputs
 from tradeskill_plugins.container.confinement import OUTPUT, OUTPUT_NAME, OUTPUT_VOLUME
 from tradeskill_plugins.container.engine import Engine, never_started
 from tradeskill_plugins.container.follow import Following
+from tradeskill_plugins.container.standing import claim, empty, save, sync_tree, wake_up, who_am_i, write
 from tradeskill_plugins.container.takeout import extent, take_out
 from tradeskill_plugins.container.verdict import Verdict, judged
 
@@ -49,7 +48,7 @@ _LOOKS: Final = (0.3, 1.5)  # between looks at the output folder
 def main(path: str) -> int:
     """Take the execution in folder `path` over unless somebody has it or it ended. Returns once that is durable, in the launching process only."""
     folder = Path(path)
-    if not _claim(folder):
+    if not claim(folder):
         return ALREADY
     told, tell = os.pipe()
     if os.fork():
@@ -58,8 +57,8 @@ def main(path: str) -> int:
     os.close(told)
     with open(os.devnull, "r+b") as null:  # noqa: PTH123  # for its descriptor
         os.dup2(null.fileno(), 1)  # whoever launched us reads that pipe to its end
-    wake = _wake_up()
-    _save(folder, "supervisor.json", _who_am_i())
+    wake = wake_up()
+    save(folder, "supervisor.json", who_am_i())
     os.write(tell, b"+")
     os.close(tell)
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s")
@@ -88,8 +87,8 @@ class Watcher:
 
     def run(self) -> None:
         outcome = self._ended()
-        _write(self._folder / "stderr", outcome.said)
-        _save(self._folder, "outcome.json", outcome.as_json(time.monotonic() - self._began, int(self._limits["memory"])))
+        write(self._folder / "stderr", outcome.said)
+        save(self._folder, "outcome.json", outcome.as_json(time.monotonic() - self._began, int(self._limits["memory"])))
         try:
             self._engine.remove(self._name)
         except TradeskillError as error:  # whoever removes the execution tries again
@@ -132,7 +131,7 @@ class Watcher:
             return Verdict("failed", f"it cannot be started: {error}", "exit")
         if self._asked_to_stop():
             return Verdict("failed", "stopped before it started", "stopped")
-        _write(self._folder / "starting", b"")
+        write(self._folder / "starting", b"")
         try:
             self._engine.start(self._name)
         except (RefusedError, NotFoundError) as error:
@@ -192,7 +191,7 @@ class Watcher:
     def _note_fed(self, following: Following) -> None:
         if following.fed and not self._noted:
             self._noted = True
-            _write(self._folder / "fed", b"")
+            write(self._folder / "fed", b"")
 
     def _too_much_left(self, following: Following) -> Verdict | None:
         most, files = int(self._limits["output"]), int(self._limits["files"])
@@ -244,10 +243,10 @@ class Watcher:
 
     def _take_out(self) -> None:
         output = self._folder / "output"
-        _empty(output)
+        empty(output)
         with self._engine.archive(self._name, OUTPUT) as chunks:
             take_out(chunks, output, OUTPUT_NAME, int(self._limits["output"]), int(self._limits["files"]))
-        _sync_tree(output)
+        sync_tree(output)
 
     def _give_up(self, why: str) -> Verdict:
         """Prove it dead: without its container it cannot run any more."""
@@ -272,6 +271,8 @@ class Watcher:
                 call()
             except UnavailableError as error:
                 log.warning("%s", error)
+                if not self._folder.exists():
+                    raise NotFoundError("the execution was taken away while the engine did not answer: nobody waits for its outcome") from error
                 self._unwatched = True
                 time.sleep(pause)
                 pause = min(pause * 2, _PAUSES[1])
@@ -282,38 +283,6 @@ class Watcher:
         with suppress(BlockingIOError):
             self._stopped |= signal.SIGTERM in os.read(self._wake, 512)
         return self._stopped
-
-
-def _claim(folder: Path) -> bool:
-    """Take the lock for the rest of this process's life and its forks'. False where somebody has it, or the execution ended."""
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    for _ in range(5000):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if (folder / "supervisor.json").exists():
-                return False
-            time.sleep(0.002)  # its holder is about to write its record, or to die
-        else:
-            return not (folder / "outcome.json").exists()
-    raise TimeoutError("another watcher holds the lock and does not say who it is")
-
-
-def _who_am_i() -> dict[str, object]:
-    started = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
-    return {"pid": os.getpid(), "started": started, "boot": Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()}
-
-
-def _wake_up() -> int:
-    """A descriptor that says which signals came. Set up before anybody is told our pid, so that a stop is never missed."""
-    wake, wake_in = os.pipe()
-    os.set_blocking(wake, False)
-    os.set_blocking(wake_in, False)
-    signal.set_wakeup_fd(wake_in)
-    signal.signal(signal.SIGTERM, lambda number, frame: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    return wake
 
 
 def _empty_folder(user: str) -> bytes:
@@ -327,42 +296,6 @@ def _empty_folder(user: str) -> bytes:
     return buffer.getvalue()
 
 
-def _empty(folder: Path) -> None:
-    parent = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        outputs.remove_tree(parent, folder.name)
-    finally:
-        os.close(parent)
-    folder.mkdir(0o700)
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in (*folder.rglob("*"), folder):
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def _seconds_since(time_text: str) -> float:
     """By the wall clock, which is all that an engine tells; not below zero."""
     return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(time_text)).total_seconds())
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as opened:
-        opened.write(data)
-        opened.flush()
-        os.fsync(opened.fileno())
-
-
-def _save(folder: Path, name: str, value: dict[str, object]) -> None:
-    """All of it or nothing, durable on return."""
-    _write(folder / f"{name}.new", json.dumps(value).encode())
-    (folder / f"{name}.new").rename(folder / name)
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,6 +14,7 @@ __all__ = ["demo"]
 @example(
     "tradeskill demo",
     "tradeskill demo --market relay",
+    "tradeskill demo --rail cashu",
     "tradeskill demo --jobs 20 --concurrency 5 --json",
     "tradeskill demo --tamper quote   # the buyer refuses; ends non-zero",
 )
@@ -22,6 +23,7 @@ def demo(
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=200, help="How many at once.")] = 1,
     tamper: Annotated[str, typer.Option("--tamper", help="Let the market lie about the quote, the receipt or the result: quote, receipt, result.")] = "",
     market: Annotated[str, typer.Option("--market", help="Where they meet: embedded (a file) or relay (a process; needs tradeskill[relay]).")] = "embedded",
+    rail: Annotated[str, typer.Option("--rail", help="What is paid with: nano (a dev ledger) or cashu (a mint, where one is installed).")] = "nano",
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -35,7 +37,7 @@ def demo(
     async def main() -> dict[str, Any]:
         from tradeskill.demo.stage import Stage
 
-        async with Stage(jobs, concurrency, tamper, say if not as_json else lambda text: None, market) as stage:
+        async with Stage(jobs, concurrency, tamper, say if not as_json else lambda text: None, market, rail) as stage:
             return await stage.play()
 
     found = run(main, as_json=as_json)

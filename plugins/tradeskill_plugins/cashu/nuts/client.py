@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -31,6 +32,7 @@ __all__ = ["MintClient"]
 MAX_ANSWER: Final = 4 * 2**20  # bytes; a thousand signatures are about 0.4 MB
 SECONDS: Final = 30.0  # for one whole request; a melt waits for Lightning: see `send`
 MELT_SECONDS: Final = 120.0
+_KEYS: Final = re.compile(r"[0-9A-Fa-f]{24,}")  # a mint may quote the secret that it refuses: such words are not repeated
 Q = TypeVar("Q", MintQuote, MeltQuote)
 
 
@@ -172,7 +174,7 @@ class MintClient:
             body = None
         code = body.get("code") if isinstance(body, dict) else None
         detail = body.get("detail") if isinstance(body, dict) else ""
-        said = "".join(c if c.isprintable() else " " for c in str(detail)[:200])
+        said = "".join(c if c.isprintable() else " " for c in _KEYS.sub("…", str(detail)[:2000])[:200])
         if isinstance(code, int) and 10000 <= code < 100000:
             return MintRefusedError(f"mint {self.url} refused {_named(path)}: {said} (code {code})", code)
         return UnavailableError(f"mint {self.url} answered {_named(path)} with HTTP {status}{f': {said}' if said else ''}, which decides nothing")
