@@ -16,8 +16,8 @@ from tradeskill.signing import Identity
 from tradeskill.testing.wallet_bench import LedgerFault, WalletBench
 from tradeskill.testing.wire import FaultyWire
 from tradeskill.world import World
-from tradeskill_plugins.cashu import tradeskill_create_wallet, tradeskill_open_wallet
 from tradeskill_plugins.cashu.keys import SEED_FILE, open_seed
+from tradeskill_plugins.cashu.plugin import tradeskill_create_wallet, tradeskill_open_wallet
 from tradeskill_plugins.cashu.wallet import CashuWallet
 
 PASSWORD = "correct horse"
