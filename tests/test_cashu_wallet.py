@@ -13,7 +13,7 @@ import pytest
 from tests.cashu_bench import deposit, make_wallet
 from tests.cashu_stage import HOUR, PRICE, Play, Shop, held, play_at, total, until
 from tests.mint import Mint
-from tradeskill.errors import NetworkMismatchError, SecretError, StateError, UntrustedError
+from tradeskill.errors import NetworkMismatchError, RefusedError, SecretError, StateError, UntrustedError
 from tradeskill.money import Amount
 
 
@@ -256,6 +256,17 @@ def test_a_key_pays_one_invoice_for_one_amount(play: Play) -> None:
         await buyer.pay(invoice, "key")
         with pytest.raises(StateError, match="use a new key"):
             await buyer.pay(replace(invoice, amount=Amount(PRICE + 1, "sat")), "key")
+
+    play(body)
+
+
+def test_a_token_that_no_market_would_carry_is_not_made(play: Play) -> None:
+    async def body(shop: Shop) -> None:
+        seller, buyer = await shop.open("seller"), await shop.open("buyer", max_token_bytes=2048)
+        await deposit(buyer, 3 * PRICE)
+        with pytest.raises(RefusedError, match="too large to be submitted"):
+            await buyer.pay(await shop.invoice(seller), "key")
+        assert (await buyer.pay(await shop.invoice(seller, "other", price=3), "key")).state == "final"
 
     play(body)
 

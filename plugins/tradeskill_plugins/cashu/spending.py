@@ -31,6 +31,7 @@ log = logging.getLogger("tradeskill.cashu")
 
 ATTEMPTS: Final = 4
 LETTERS: Final = 32  # looked at in one question, when a free place is sought
+PROOF_CHARACTERS: Final = 640  # what one locked proof takes in a token
 BACK_MARGIN: Final = 30  # seconds after a locktime before it is tried: mints have clocks of their own
 
 
@@ -86,6 +87,8 @@ class Spending:
         keys = await self._keys()
 
         def make(rows: Rows, keyset: Keyset, amounts: Sequence[int]) -> Given:
+            if len(amounts) > self._settings.max_proofs or len(amounts) * PROOF_CHARACTERS > self._settings.max_token_bytes:
+                raise RefusedError(f"{sum(amounts)} sat would take a token of {len(amounts)} proofs, too large to be submitted: nothing was paid")
             refund_id = rows.next_refund()
             lock = Lock(pubkey, locktime=locktime, refund=(curve.public_key(keys.refund(refund_id)),))
             first = rows.take_counters(keyset.id, len(amounts))
