@@ -197,7 +197,7 @@ class Scene:
                 title=str(body.get("title")),
                 description=str(body.get("description")),
                 tags=tuple(map(str, tags)) if isinstance(tags, list) else (),
-                price=PRICE,
+                prices=(PRICE,),
                 network="dev",
                 input_schema=schema if isinstance(schema, dict) else {},
                 offer_hash="0" * 64,

@@ -269,7 +269,7 @@ class Floor:
             title=str(PLAIN_OFFER["title"]),
             description=str(PLAIN_OFFER["description"]),
             tags=["web", "markdown"],
-            price=Amount(5, "raw"),
+            prices=(Amount(5, "raw"),),
             input_schema={"type": "object"},
             pure=True,
             trusted=True,

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from tests.simulation.disk import market_table
 from tradeskill.agreement import read_offer, sign_offer, sign_request
 from tradeskill.buyer import Buyer, BuyerSettings
+from tradeskill.configvalues import Place
 from tradeskill.contracts import Backend, Market, Task, Wallet
-from tradeskill.journal import Database, Fulfilment, MemoryBlobs, PaymentRow, Purchase, buying, selling
+from tradeskill.journal import Database, Fulfilment, MemoryBlobs, PaymentRow, Purchase, buying, selling, spending
 from tradeskill.model import Invoice, Job, Json, Offer
 from tradeskill.money import Amount
-from tradeskill.policy import AskOwner
+from tradeskill.policy import AskOwner, Guard
+from tradeskill.policy.sealed import parse_policy
 from tradeskill.seller import Listing, Seller, SellerSettings, Shop
 from tradeskill.signing import Identity
 from tradeskill.sqlite import Connect, memory
@@ -51,6 +56,7 @@ class Rig:
         buyer_settings: BuyerSettings | None = None,
         capacity: tuple[int, int] = (100, 100),
         at_label: Callable[[str, str], None] | None = None,
+        prices: Sequence[Amount] = (PRICE,),
     ) -> None:
         self.world = VirtualWorld(seed, at_label)
         self.book = market_table()
@@ -66,6 +72,7 @@ class Rig:
         self.incarnation = 0
         self.living: set[str] = set()  # workers that nobody may call dead
         self._sent = 0
+        self.prices = prices
 
     def offer(self, name: str = "extract") -> Offer:
         return read_offer(
@@ -76,7 +83,7 @@ class Rig:
                 title="Web page to Markdown",
                 description="test",
                 tags=["web"],
-                price=PRICE,
+                prices=self.prices,
                 input_schema=SCHEMA,
                 pure=self.pure,
                 trusted=True,
@@ -98,17 +105,25 @@ class Rig:
         await market.open()
         return market
 
-    async def shop(self, *, wallet: Wallet | None = None, market: Market | None = None, backend: Backend | None = None, owner: str = "") -> Shop:
+    async def shop(
+        self,
+        *,
+        wallet: Wallet | None = None,
+        wallets: Sequence[Wallet] = (),
+        market: Market | None = None,
+        backend: Backend | None = None,
+        owner: str = "",
+    ) -> Shop:
         self.incarnation += 1
         name = owner or f"worker-{self.incarnation}"
-        wallet = wallet or await self.open_wallet("seller")
+        wallets = wallets or [wallet or await self.open_wallet("seller")]
         listing = Listing("extract", self.offer(), run=("x",), backend="fake", pure=self.pure, trusted=True, jobs=self.capacity[0], per_buyer=self.capacity[1])
         return Shop(
             identity=self.seller_identity,
             journal=self.journal("seller"),
             blobs=self.seller_disk.blobs,
             market=market or await self.market("seller"),
-            wallets={wallet.rail: wallet},
+            wallets={each.rail: each for each in wallets},
             backends={"fake": backend or FakeBackend(self.machine, self.world, self.seller_identity.key)},
             listings={"extract": listing},
             settings=self.settings,
@@ -120,10 +135,19 @@ class Rig:
     async def seller(self, **parts: object) -> Seller:
         return Seller(await self.shop(**parts))  # type: ignore[arg-type]  # passes parts through
 
-    async def buyer(self, *, wallet: Wallet | None = None, market: Market | None = None, fund: int = 1_000_000, ask_owner: AskOwner | None = None) -> Buyer:
-        if wallet is None:
+    async def buyer(
+        self,
+        *,
+        wallet: Wallet | None = None,
+        wallets: Sequence[Wallet] = (),
+        market: Market | None = None,
+        fund: int = 1_000_000,
+        ask_owner: AskOwner | None = None,
+    ) -> Buyer:
+        """`wallets`: instead of one on the rig's ledger, and funded by whoever gives them."""
+        if wallet is None and not wallets:
             wallet = await self.open_wallet("buyer")
-        if fund:
+        if fund and wallet is not None:
             self.ledger.fund(await wallet.address(), fund)
             await wallet.collect()
         return Buyer(
@@ -131,7 +155,7 @@ class Rig:
             journal=self.journal("buyer"),
             blobs=self.buyer_disk.blobs,
             market=market or await self.market("buyer"),
-            wallets={wallet.rail: wallet},
+            wallets={each.rail: each for each in wallets or [wallet] if each is not None},
             settings=self.buyer_settings,
             world=self.world,
             ask_owner=ask_owner,
@@ -195,6 +219,14 @@ class Rig:
 
     def purchases(self) -> list[Purchase]:
         return self.journal("buyer").read(lambda c: buying.purchases(c))
+
+
+async def under_policy(rig: Rig, content: dict[str, Any]) -> BuyerSettings:
+    """Settings by which the rig's buyers obey this policy, as confirmed."""
+    file = parse_policy(content, Place(Path("policy.yaml")))
+    seal = {"serial": 1, "passes": 1, "memory_kib": 1024, "lanes": 1, "salt": "00" * 16, "mac": "00" * 32}
+    await rig.journal("buyer").write(lambda tx: spending.set_meta(tx, "policy.accepted", json.dumps({**content, "seal": seal})))
+    return BuyerSettings(guard=lambda: Guard(file=file), poll_seconds=1.0)
 
 
 @asynccontextmanager

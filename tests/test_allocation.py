@@ -50,7 +50,7 @@ def test_a_seller_that_keeps_surplus_keeps_it_and_no_more() -> None:
 
 
 def test_surplus_that_costs_more_to_send_than_it_is_worth_is_kept() -> None:
-    terms = Terms(refund_minimum=50)
+    terms = Terms(refund_minimum={"raw": 50})
     assert judged(PRICE + 49, terms=terms).parts[1].event == "keep"
     assert judged(PRICE + 50, terms=terms).parts[1].event == "return"
 
@@ -105,7 +105,7 @@ def test_amounts_that_no_float_holds_are_exact() -> None:
 
 
 amounts = st.lists(st.integers(1, MAX_RAW) | st.integers(1, 3 * PRICE), max_size=6)
-all_terms = st.sampled_from([BACK, KEEP, Terms(late="refund", refund_minimum=50)])
+all_terms = st.sampled_from([BACK, KEEP, Terms(late="refund", refund_minimum={"raw": 50})])
 
 
 @given(amounts, st.sampled_from(FULFILMENT.states), st.booleans(), st.booleans(), st.booleans(), all_terms)

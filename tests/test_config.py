@@ -74,7 +74,7 @@ def test_the_design_s_sketch_is_read_whole(tmp_path: Path) -> None:
     assert profile.wallets == (PluginChoice("nano", {"rpc": ["http://127.0.0.1:7076"], "ws": "ws://127.0.0.1:7078"}),)
     (sold,) = profile.offers
     assert (sold.name, sold.title, sold.description, sold.tags) == ("web-extract", "Web page to Markdown", "Web page to Markdown", ("web", "markdown"))
-    assert sold.price == Amount(10**27, "raw")
+    assert sold.price == (Amount(10**27, "raw"),)
     assert sold.limits == Limits(60.0, 256 * 2**20, 4 * 2**20, None, 256)
     assert sold.capacity == Capacity(jobs=4, per_buyer=2)
     assert (sold.backend, sold.trusted, sold.run, sold.pure) == ("process", True, ("python", "-I", "extract.py"), True)
@@ -415,7 +415,7 @@ def test_a_written_profile_is_private_and_reads_the_same(tmp_path: Path) -> None
     assert [item.name for item in path.parent.iterdir()] == ["config.yaml"]
     profile = load_config(path)
     assert profile.market == PluginChoice("embedded", {"path": "/srv/market.db"})
-    assert profile.buyer.cap_total == Amount(10**30, "raw")
+    assert profile.buyer.cap_total == (Amount(10**30, "raw"),)
 
 
 def test_a_wrong_profile_is_not_written_over_a_right_one(tmp_path: Path) -> None:

@@ -15,16 +15,14 @@ from typing import Any
 import pytest
 
 from tests.cli_stage import PATIENCE, Home, Stage, shout
-from tests.rig import PRICE, Rig, at_work
+from tests.rig import PRICE, Rig, at_work, under_policy
 from tradeskill import policy
 from tradeskill.buyer import BuyerSettings
-from tradeskill.configvalues import Place
 from tradeskill.journal import Purchase, spending
 from tradeskill.model import Proof
 from tradeskill.money import Amount
 from tradeskill.policy import Caps, Guard
 from tradeskill.policy.owner import make_grant
-from tradeskill.policy.sealed import parse_policy
 from tradeskill.profile import Profile
 from tradeskill.testing.fakes import FakeWallet
 from tradeskill.testing.virtual_time import run_virtual
@@ -33,14 +31,6 @@ CROWD, ROOM, DUE, FUNDS = 100, 10, PRICE.value, 1_000_000
 
 
 # in one process, in virtual time, through the whole flow
-
-
-async def under_policy(rig: Rig, content: dict[str, Any]) -> BuyerSettings:
-    """Settings by which the rig's buyers obey this policy, as confirmed."""
-    file = parse_policy(content, Place(Path("policy.yaml")))
-    seal = {"serial": 1, "passes": 1, "memory_kib": 1024, "lanes": 1, "salt": "00" * 16, "mac": "00" * 32}
-    await rig.journal("buyer").write(lambda tx: spending.set_meta(tx, "policy.accepted", json.dumps({**content, "seal": seal})))
-    return BuyerSettings(guard=lambda: Guard(file=file), poll_seconds=1.0)
 
 
 def judge(rig: Rig, done: list[Purchase], rule: str, paid: int = ROOM) -> None:
@@ -73,7 +63,7 @@ def test_of_a_hundred_different_purchases_at_once_ten_are_paid_where_a_cap_has_r
     async def main() -> None:
         rig = Rig(capacity=(2 * CROWD, 2 * CROWD))
         rig.buyer_settings = (
-            BuyerSettings(caps=Caps(in_total=Amount(ROOM * DUE, "raw")), poll_seconds=1.0) if content is None else await under_policy(rig, content)
+            BuyerSettings(caps=Caps(in_total=(Amount(ROOM * DUE, "raw"),)), poll_seconds=1.0) if content is None else await under_policy(rig, content)
         )
         async with at_work(await rig.seller()):
             wallet = await rig.open_wallet("buyer")

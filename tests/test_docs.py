@@ -26,10 +26,14 @@ from typing import Any
 import pytest
 
 from tradeskill.config import load_config
+from tradeskill.configvalues import Place
 from tradeskill.faces.cli import COMMANDS
+from tradeskill.money import format_amounts
+from tradeskill.policy.sealed import parse_policy
+from tradeskill.strictyaml import parse_yaml
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "SKILL-SPEC.md", "docs/protocol.md", "docs/receipts.md", "docs/plugins.md")
+PAGES = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "SKILL-SPEC.md", "docs/protocol.md", "docs/receipts.md", "docs/plugins.md", "docs/rails.md")
 BLOCK = re.compile(r"(?:^<!-- ([^\n]*?) -->\n)?^```([a-z]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PATIENCE = 60.0  # seconds for anything that should take a few
 
@@ -92,10 +96,16 @@ def test_the_ten_line_buyer_has_ten_lines() -> None:
 
 
 def test_the_configuration_shown_is_one(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(block("yaml: ").text)
+    readme, rails = blocks("yaml: loaded as a configuration")
+    (tmp_path / "rails.yaml").write_text(rails.text)
+    (offer,) = load_config(tmp_path / "rails.yaml").offers
+    assert format_amounts(offer.price) == "0.001 XNO or 21 sat"
+    (tmp_path / "config.yaml").write_text(readme.text)
     config = load_config(tmp_path / "config.yaml")
     assert (config.market.plugin, config.market.settings) == ("embedded", {"path": "market.db"})
-    assert str(config.buyer.cap_total) == "1 XNO"
+    assert format_amounts(config.buyer.cap_total or ()) == "1 XNO"
+    policy = parse_policy(parse_yaml(block("yaml: loaded as a policy").text, "policy.yaml"), Place(tmp_path / "policy.yaml")).policy
+    assert policy.rails == ("cashu", "nano")
 
 
 def masked(text: str) -> list[str]:

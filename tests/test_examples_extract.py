@@ -17,6 +17,7 @@ import pytest
 from tradeskill.config import load_config
 from tradeskill.contracts import Task
 from tradeskill.model import Result
+from tradeskill.money import format_amounts
 from tradeskill.world import World
 from tradeskill_plugins.process.backend import ProcessBackend
 
@@ -284,7 +285,7 @@ def test_leave_for_loopback_is_no_leave_for_the_rest_of_the_private_network() ->
 
 def test_the_sellers_configuration_runs_the_job_on_the_process_backend(base: str, tmp_path: Path) -> None:
     (offer,) = load_config(EXAMPLES / "seller.yaml").offers
-    assert (offer.name, str(offer.price), offer.backend, offer.pure) == ("web-extract", "0.001 XNO", "process", True)
+    assert (offer.name, format_amounts(offer.price), offer.backend, offer.pure) == ("web-extract", "0.001 XNO", "process", True)
 
     async def scenario() -> Result:
         backend = ProcessBackend(tmp_path / "executions", World(), "seller")

@@ -230,7 +230,7 @@ def test_an_offer_under_a_strangers_key_is_not_bought_where_the_seller_is_known(
                 title="t",
                 description="d",
                 tags=[],
-                price=PRICE,
+                prices=(PRICE,),
                 input_schema={},
                 pure=True,
                 trusted=True,

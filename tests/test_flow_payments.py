@@ -20,7 +20,7 @@ DUE = PRICE.value
 
 
 def settings(late: Literal["run", "refund"] = "run", surplus: Literal["keep", "refund"] = "refund", refund_minimum: int = 1) -> SellerSettings:
-    return SellerSettings(quote_ttl_ms=300_000, poll_seconds=1.0, terms=Terms(late=late, surplus=surplus, refund_minimum=refund_minimum))
+    return SellerSettings(quote_ttl_ms=300_000, poll_seconds=1.0, terms=Terms(late=late, surplus=surplus, refund_minimum={"raw": refund_minimum}))
 
 
 def play(main: Coroutine[Any, Any, None]) -> None:

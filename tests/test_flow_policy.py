@@ -43,11 +43,11 @@ def held(rig: Rig) -> tuple[int, int]:
 
 
 def capped(**caps: Amount) -> BuyerSettings:
-    return BuyerSettings(caps=Caps(**caps), poll_seconds=1.0)
+    return BuyerSettings(caps=Caps(**{kind: (cap,) for kind, cap in caps.items()}), poll_seconds=1.0)
 
 
 async def hire(rig: Rig, buyer: Buyer, url: str = "http://a/", cap: int | None = None) -> Purchase:
-    purchase = await buyer.intend(rig.offer(), {"url": url}, cap=None if cap is None else Amount(cap, "raw"))
+    purchase = await buyer.intend(rig.offer(), {"url": url}, caps=() if cap is None else (Amount(cap, "raw"),))
     return await buyer.drive(purchase.purchase_id)
 
 
@@ -79,7 +79,7 @@ def test_the_cap_of_one_purchase_binds_that_purchase() -> None:
 
 def test_until_something_was_received_from_a_seller_the_cap_for_strangers_holds() -> None:
     async def main() -> None:
-        rig = Rig(buyer_settings=BuyerSettings(first_use_cap=Amount(DUE - 1, "raw")))
+        rig = Rig(buyer_settings=BuyerSettings(first_use_cap=(Amount(DUE - 1, "raw"),)))
         async with at_work(await rig.seller()):
             buyer = await rig.buyer()
             for url in ("http://a/", "http://b/"):  # trying again does not make it known

@@ -285,7 +285,7 @@ def test_a_failed_jobs_money_goes_back_or_to_review_and_small_surplus_stays(tx: 
     for name, value, state in (("p1", 1000, "allocated"), ("p2", 60, "surplus"), ("p3", 40, "surplus"), ("p4", 9, "refunded")):
         pay(tx, name, value)
         tx.execute("UPDATE payments SET state = ? WHERE payment_id = ?", (state, name))
-    selling.return_allocated(tx, "job", {"fake": "back"}, 8, minimum=50)
+    selling.return_allocated(tx, "job", {"fake": "back"}, 8, minimum={"raw": 50})
     assert states(tx) == [("p1", 0, "refund_due", 1000), ("p2", 0, "refund_due", 60), ("p3", 0, "surplus", 40), ("p4", 0, "refunded", 9)]
 
 

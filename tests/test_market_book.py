@@ -110,7 +110,7 @@ def test_strict_means_that_a_step_is_taken_once_and_a_stranger_learns_that_a_job
 
 
 def test_documents_that_say_too_little_or_contradict_their_signer_are_refused() -> None:
-    terms: dict[str, Any] = {"title": "t", "description": "d", "tags": [], "price": Amount(5, "raw"), "input_schema": {}, "pure": True, "trusted": True}
+    terms: dict[str, Any] = {"title": "t", "description": "d", "tags": [], "prices": [Amount(5, "raw")], "input_schema": {}, "pure": True, "trusted": True}
     offer = sign_offer(SELLER, offer_id="o", network="dev", created_at=NOW, **terms)
     with pytest.raises(UsageError, match="input"):
         signed.offer_entry(SELLER.sign("offer", {**offer.body, "input": []}), SELLER.key)

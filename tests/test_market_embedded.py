@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def offer_document(offer_id: str = "o", network: Network = "dev", **changes: Any) -> SignedDocument:
-    terms: dict[str, Any] = {"title": "t", "description": "d", "tags": [], "price": None, "input_schema": {}, "pure": True, "trusted": True, "created_at": NOW}
+    terms: dict[str, Any] = {"title": "t", "description": "d", "tags": [], "prices": (), "input_schema": {}, "pure": True, "trusted": True, "created_at": NOW}
     return sign_offer(SELLER, offer_id=offer_id, network=network, **{**terms, **changes})
 
 

@@ -32,7 +32,7 @@ def raw(value: int) -> Amount:
     return Amount(value, "raw")
 
 
-def reserve(tx: sqlite3.Connection, purchase: str, value: int, caps: Caps = NONE, this: Amount | None = None, unit: str = "raw") -> None:
+def reserve(tx: sqlite3.Connection, purchase: str, value: int, caps: Caps = NONE, this: tuple[Amount, ...] = (), unit: str = "raw") -> None:
     policy.reserve(tx, Intended(purchase, Amount(value, unit), seller="seller"), Guard(caps), this, 1)
 
 
@@ -83,12 +83,12 @@ def test_what_was_never_reserved_changes_nothing(tx: sqlite3.Connection) -> None
 @pytest.mark.parametrize(
     ("caps", "this", "words"),
     [
-        (NONE, raw(9), "--max of this purchase"),
-        (Caps(per_payment=raw(9)), None, "cap per payment"),
-        (Caps(in_total=raw(9)), None, "total cap"),
+        (NONE, (raw(9),), "--max of this purchase"),
+        (Caps(per_payment=(raw(9),)), (), "cap per payment"),
+        (Caps(in_total=(raw(9),)), (), "total cap"),
     ],
 )
-def test_each_cap_refuses_one_unit_over_and_names_itself(tx: sqlite3.Connection, caps: Caps, this: Amount | None, words: str) -> None:
+def test_each_cap_refuses_one_unit_over_and_names_itself(tx: sqlite3.Connection, caps: Caps, this: tuple[Amount, ...], words: str) -> None:
     with pytest.raises(PolicyError, match=words) as error:
         reserve(tx, "a", 10, caps, this)
     assert "nothing was paid" in str(error.value)
@@ -97,7 +97,7 @@ def test_each_cap_refuses_one_unit_over_and_names_itself(tx: sqlite3.Connection,
 
 
 def test_reserved_and_spent_count_together_against_the_total(tx: sqlite3.Connection) -> None:
-    caps = Caps(in_total=raw(100))
+    caps = Caps(in_total=(raw(100),))
     reserve(tx, "spent", 40, caps)
     policy.commit(tx, "spent", 2)
     reserve(tx, "unknown", 40, caps)
@@ -110,7 +110,7 @@ def test_reserved_and_spent_count_together_against_the_total(tx: sqlite3.Connect
 
 def test_a_cap_in_another_unit_refuses_instead_of_comparing_numbers(tx: sqlite3.Connection) -> None:
     with pytest.raises(PolicyError, match="set a cap in sat"):
-        reserve(tx, "a", 1, Caps(in_total=raw(100)), unit="sat")
+        reserve(tx, "a", 1, Caps(in_total=(raw(100),)), unit="sat")
 
 
 def test_units_are_counted_apart(tx: sqlite3.Connection) -> None:
@@ -121,7 +121,7 @@ def test_units_are_counted_apart(tx: sqlite3.Connection) -> None:
 
 def test_a_cap_of_zero_lets_nothing_through(tx: sqlite3.Connection) -> None:
     with pytest.raises(PolicyError):
-        reserve(tx, "a", 1, Caps(in_total=raw(0)))
+        reserve(tx, "a", 1, Caps(in_total=(raw(0),)))
 
 
 def test_totals_are_exact_where_sql_and_floats_are_not(tx: sqlite3.Connection) -> None:

@@ -18,7 +18,7 @@ from tradeskill.policy.by_hand import spending
 from tradeskill.sqlite import connector
 from tradeskill.world import World
 
-GUARD = Guard(Caps(in_total=Amount(10, "raw")))
+GUARD = Guard(Caps(in_total=(Amount(10, "raw"),)))
 WISH = Intended("send:a", Amount(10, "raw"), seller="nano_1", kind="send")
 
 

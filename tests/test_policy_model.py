@@ -130,7 +130,7 @@ def test_what_is_reserved_is_what_the_model_allows(
                     expected = model.allows(row)
                     try:
                         guard = Guard(file=file, grant=row.chain[0] if row.chain else "")
-                        policy.reserve(connection, Intended(name, Amount(amount, unit), seller=seller, offer=offer), guard, None, now)
+                        policy.reserve(connection, Intended(name, Amount(amount, unit), seller=seller, offer=offer), guard, (), now)
                         done = True
                     except PolicyError:
                         done = False

@@ -42,7 +42,7 @@ class Desk:
 
     def reserve(self, name: str, value: int) -> None:
         guard, wish = Guard(file=read_policy_file(self.path)), Intended(name, Amount(value, "raw"))
-        self.journal.write_now(lambda tx: policy.reserve(tx, wish, guard, None, 1))
+        self.journal.write_now(lambda tx: policy.reserve(tx, wish, guard, (), 1))
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def wish(name: str, value: int = 10, **more: Any) -> Intended:
 
 
 def reserve(tx: sqlite3.Connection, guard: Guard, name: str, value: int = 10, now: int = T, **more: Any) -> None:
-    policy.reserve(tx, wish(name, value, **more), guard, None, now)
+    policy.reserve(tx, wish(name, value, **more), guard, (), now)
 
 
 def test_a_window_slides_and_its_edge_is_exact(tx: sqlite3.Connection) -> None:
@@ -128,10 +128,10 @@ def test_an_address_is_known_once_money_went_there(tx: sqlite3.Connection) -> No
 
 
 def test_the_same_spend_is_held_once_and_never_for_another_amount(tx: sqlite3.Connection) -> None:
-    guard = Guard(Caps(in_total=Amount(10, "raw")))
+    guard = Guard(Caps(in_total=(Amount(10, "raw"),)))
     reserve(tx, guard, "send:a")
     reserve(tx, guard, "send:a")
-    assert policy.check(tx, wish("send:a"), guard, None, T) is None
+    assert policy.check(tx, wish("send:a"), guard, (), T) is None
     with pytest.raises(StateError, match="another key"):
         reserve(tx, guard, "send:a", 9)
     with pytest.raises(StateError, match="another key"):
@@ -190,7 +190,7 @@ def test_an_older_policy_that_is_tighter_is_obeyed_but_does_not_become_the_last(
 
 
 def test_the_zero_of_a_real_network_gives_way_only_to_a_policy_that_bounds_spending(tx: sqlite3.Connection) -> None:
-    zero = Caps(in_total=Amount(0, "raw"), unwritten=True)
+    zero = Caps(in_total=(Amount(0, "raw"),), unwritten=True)
     with pytest.raises(PolicyError, match="total cap is 0 XNO"):
         reserve(tx, Guard(zero), "a")
     with pytest.raises(PolicyError, match="total cap is 0 XNO"):
@@ -198,12 +198,12 @@ def test_the_zero_of_a_real_network_gives_way_only_to_a_policy_that_bounds_spend
     bounded = confirmed(tx, caps={"day": ["10 raw"]}).file
     reserve(tx, Guard(zero, bounded), "a")
     with pytest.raises(PolicyError, match="total cap"):  # one that the owner wrote holds beside the policy
-        reserve(tx, Guard(Caps(in_total=Amount(0, "raw")), bounded), "b")
+        reserve(tx, Guard(Caps(in_total=(Amount(0, "raw"),)), bounded), "b")
 
 
 def test_a_total_far_beyond_a_cap_is_said_too(tx: sqlite3.Connection) -> None:
     reserve(tx, Guard(), "a", 2**128 - 1)
-    found = policy.verdict(tx, wish("b", 2**128 - 1), Guard(Caps(in_total=Amount(0, "raw"))), None, T)
+    found = policy.verdict(tx, wish("b", 2**128 - 1), Guard(Caps(in_total=(Amount(0, "raw"),))), (), T)
     assert isinstance(found, Refused)
     assert found.over_by == 2 * (2**128 - 1)
 
@@ -226,7 +226,7 @@ def test_a_child_is_bound_by_every_ancestor_and_debits_them_all(tx: sqlite3.Conn
     policy.release(tx, "b", T)
     assert [grant.budgets["raw"][1] for grant in spending.grants(tx)] == [3, 0, 0]
     with pytest.raises(PolicyError, match="no budget in sat"):
-        policy.reserve(tx, Intended("d", Amount(1, "sat")), Guard(grant="child"), None, T)
+        policy.reserve(tx, Intended("d", Amount(1, "sat")), Guard(grant="child"), (), T)
 
 
 def test_a_grant_cannot_be_larger_or_last_longer_than_what_it_comes_from(tx: sqlite3.Connection) -> None:
@@ -268,7 +268,7 @@ def test_a_grant_that_was_never_made_pays_nothing(tx: sqlite3.Connection) -> Non
 
 def test_above_the_threshold_the_owner_decides_and_the_transaction_checks_it(tx: sqlite3.Connection) -> None:
     guard = confirmed(tx, ask_above=["5 raw"])
-    found = policy.check(tx, wish("a"), guard, None, T)
+    found = policy.check(tx, wish("a"), guard, (), T)
     assert isinstance(found, Ask)
     asked: list[Question] = []
 
@@ -287,8 +287,8 @@ def test_above_the_threshold_the_owner_decides_and_the_transaction_checks_it(tx:
     asyncio.run(main())
     with pytest.raises(PolicyError, match="did not agree"):
         reserve(tx, guard, "a")
-    policy.reserve(tx, wish("a"), guard, None, T, approved=True)
-    assert policy.verdict(tx, wish("b", 5), guard, None, T) == Allowed()
+    policy.reserve(tx, wish("a"), guard, (), T, approved=True)
+    assert policy.verdict(tx, wish("b", 5), guard, (), T) == Allowed()
 
 
 # old journals and other processes
@@ -334,7 +334,7 @@ async def main():
     guard = policy.Guard(file=read_policy_file(home / "policy.yaml"), grant="child")
     def one(number):
         wish = policy.Intended(f"{process}-{number}", Amount(10**30 + 1, "raw"), seller="s", offer="o")
-        return lambda tx: policy.reserve(tx, wish, guard, None, World().now_ms())
+        return lambda tx: policy.reserve(tx, wish, guard, (), World().now_ms())
     outcomes = await asyncio.gather(*[journal.write(one(number)) for number in range(25)], return_exceptions=True)
     assert all(o is None or isinstance(o, PolicyError) for o in outcomes), outcomes
     print(sum(o is None for o in outcomes))

@@ -149,7 +149,7 @@ def test_sigterm_finishes_what_is_paid_and_quotes_nothing_new(tmp_path: Path) ->
             async with scene.profile(scene.buyer_home) as profile:
                 buyer = await profile.buyer()
                 offer = (await (await profile.market()).search())[0]
-                late = await buyer.intend(offer, scene.wish(text="too late"), cap=offer.price)
+                late = await buyer.intend(offer, scene.wish(text="too late"), caps=offer.prices)
                 await buyer.drive(late.purchase_id, ("requested",))
             scene.open_gate()
             assert (await buying).state == "received"

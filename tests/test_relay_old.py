@@ -69,7 +69,7 @@ class Trade:
                 title="Web page to Markdown",
                 description="test",
                 tags=["web"],
-                price=PRICE,
+                prices=(PRICE,),
                 input_schema=SCHEMA,
                 pure=True,
                 trusted=True,

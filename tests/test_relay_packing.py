@@ -44,7 +44,7 @@ def an_offer(**changes: Any) -> SignedDocument:
         "title": "Web page to Markdown",
         "description": "One page in,\n\n[tso1.x] clean Markdown out",
         "tags": ["web", "markdown"],
-        "price": PRICE,
+        "prices": (PRICE,),
         "input_schema": {"type": "object", "required": ["url"]},
         "pure": True,
         "trusted": False,
@@ -95,7 +95,7 @@ def test_any_field_of_a_quote_that_is_changed_makes_it_one_that_nobody_signed() 
         if quote is None:
             return False
         try:
-            verify_quote(quote, read, job_id=JOB, price=PRICE)
+            verify_quote(quote, read, job_id=JOB, prices=(PRICE,))
         except UntrustedError:
             return False
         return True
@@ -129,7 +129,7 @@ def test_no_character_of_the_charge_can_be_changed(place: int, other: str) -> No
     if charge[place] != other:
         quote = packing.unpack_quote({**job, "payment_charge_id": charge[:place] + other + charge[place + 1 :]}, request)
         with pytest.raises(UntrustedError):
-            verify_quote(quote or replace(request, kind="none"), read_request(request, BUYER.key), job_id=JOB, price=PRICE)
+            verify_quote(quote or replace(request, kind="none"), read_request(request, BUYER.key), job_id=JOB, prices=(PRICE,))
 
 
 INVOICE: dict[str, Json] = {"rail": "nano", "network": "dev", "invoice_id": ADDRESS, "amount": "5", "unit": "raw", "address": ADDRESS, "details": {}}
@@ -300,14 +300,14 @@ def as_offer(fields: Mapping[str, Json]) -> dict[str, Json]:
     st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=120),
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=500),
     st.lists(st.sampled_from(["web", "tradeskill", "ü", "a b"]), max_size=4),
-    st.none() | st.integers(0, 2**128 - 1).map(lambda n: Amount(n, "raw")) | st.just(Amount(5, "sat")),
+    st.lists(st.integers(0, 2**128 - 1).map(lambda n: Amount(n, "raw")) | st.just(Amount(5, "sat")), max_size=2, unique_by=lambda price: price.unit),
     VALUES,
 )
-def test_an_offer_comes_back_as_it_was_signed(title: str, description: str, tags: list[str], price: Amount | None, schema: Json) -> None:
-    document = an_offer(title=title, description=description, tags=tags, price=price, input_schema={"type": "object", "x": schema})
+def test_an_offer_comes_back_as_it_was_signed(title: str, description: str, tags: list[str], prices: list[Amount], schema: Json) -> None:
+    document = an_offer(title=title, description=description, tags=tags, prices=prices, input_schema={"type": "object", "x": schema})
     fields = packing.pack_offer(document)
     assert "tradeskill" in fields["tags"]  # type: ignore[operator]  # a list
-    assert fields["fixed_price_raw"] == (str(price.value) if price is not None and price.unit == "raw" else None)
+    assert fields["fixed_price_raw"] == next((str(price.value) for price in prices if price.unit == "raw"), None)
     assert packing.unpack_offer(as_offer(json.loads(json.dumps(fields)))) == read_offer(document)
 
 

@@ -37,7 +37,7 @@ def tx() -> Iterator[sqlite3.Connection]:
 
 
 def reserve(tx: sqlite3.Connection, name: str, value: int = 10, now: int = 1, guard: Guard | None = None) -> None:
-    policy.reserve(tx, Intended(name, Amount(value, "raw"), seller="s", offer="o"), guard or Guard(), None, now)
+    policy.reserve(tx, Intended(name, Amount(value, "raw"), seller="s", offer="o"), guard or Guard(), (), now)
 
 
 def a_day(tx: sqlite3.Connection) -> None:
@@ -69,7 +69,7 @@ def test_every_change_of_a_spend_is_an_entry_and_a_repeated_call_is_none(tx: sql
     policy.paid(tx, "a", 9)
     reserve(tx, "a", 10, 9)
     with pytest.raises(PolicyError):
-        reserve(tx, "c", 1, 9, Guard(Caps(in_total=Amount(0, "raw"))))
+        reserve(tx, "c", 1, 9, Guard(Caps(in_total=(Amount(0, "raw"),))))
     assert told(tx) == expected
 
 
@@ -255,7 +255,7 @@ def test_the_page_about_the_log_names_every_event() -> None:
 def test_what_is_logged_is_what_the_sub_agents_budget_was_charged_for(tx: sqlite3.Connection) -> None:
     make_grant(tx, "child", "", {"raw": 10}, None, "", 1)
     wish = Intended("a", Amount(3, "raw"), seller="s", offer="o", markets=("m", "n"), job="j", kind="send")
-    policy.reserve(tx, wish, Guard(grant="child"), None, 5)
+    policy.reserve(tx, wish, Guard(grant="child"), (), 5)
     (entry,) = spendlog.entries(tx)
     assert entry.content() == {
         "seq": "1",

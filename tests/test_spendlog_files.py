@@ -33,7 +33,7 @@ DAY = 86_400_000
 
 
 def spent(tx: sqlite3.Connection, name: str, at: int, value: int = 10**27, unit: str = "raw", seller: str = "seller", job: str = "") -> None:
-    policy.reserve(tx, Intended(name, Amount(value, unit), seller=seller, offer="offer", job=job), Guard(), None, at)
+    policy.reserve(tx, Intended(name, Amount(value, unit), seller=seller, offer="offer", job=job), Guard(), (), at)
     policy.paid(tx, name, at + 1)
     policy.commit(tx, name, at + 2)
 
@@ -42,7 +42,7 @@ def a_day(tx: sqlite3.Connection) -> None:
     spent(tx, "a", DAY)
     spent(tx, "b", 2 * DAY, 21, "sat")
     policy.release(tx, "b", 3 * DAY)
-    policy.reserve(tx, Intended("c", Amount(5, "raw"), seller='=HYPERLINK("http://evil/")', job="+1+cmd|' /C calc'!A0"), Guard(), None, 4 * DAY)
+    policy.reserve(tx, Intended("c", Amount(5, "raw"), seller='=HYPERLINK("http://evil/")', job="+1+cmd|' /C calc'!A0"), Guard(), (), 4 * DAY)
 
 
 def logged(*more: str) -> list[spendlog.Entry]:

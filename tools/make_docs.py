@@ -64,6 +64,7 @@ rates: ["1 XNO = 1500 sat"]
 allow: {tags: [markdown, web]}
 deny: {sellers: [5f0c7f1e3d0a4b539a540c7a6a2b9a115f0c7f1e3d0a4b539a540c7a6a2b9a11]}
 ask_above: ["0.005 XNO"]
+rails: [nano, cashu]                         # in this order where a quote leaves the choice, and no others
 expires_at: "2027-06-30T00:00:00Z"
 """
 

@@ -1,5 +1,6 @@
 """Writes docs/vectors/*.json from fixed seeds: signed documents that stand, and such that must be refused. `--check` only says what is out of date.
 
+Past 400 lines because a case is one line and the cases are the protocol.
 Everything is deterministic (ed25519 is), so the same code writes the same files. docs/protocol.md explains them; tests/test_protocol_vectors.py replays them.
 """
 
@@ -9,7 +10,7 @@ import base64
 import copy
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ BUYER, SELLER, STRANGER = (Identity(SEEDS[name]) for name in ("buyer", "seller",
 
 NOW = 1_750_000_000_000
 PRICE = Amount(10**27, "raw")
+SATS = Amount(21, "sat")
 JOB = "0b9a6d0e-63a1-4a3c-9d7e-2f5d3c1b0a99"
 INVOICE_ADDRESS = "nano_3e3j5tkog48pnny9dmfzj1r16pg8t1e76dz5tmac6iq689wyjfpiij4txtdo"
 REFUND_ADDRESS = "nano_1qun9aut39ai9mkumww3yi31pxiiuoia1wrtyb53u7z4p4bb5nc4emsbkyin"
@@ -37,7 +39,7 @@ SCHEMA: dict[str, Json] = {
 }
 
 
-def the_offer(identity: Identity = SELLER, price: Amount | None = PRICE, **changes: Any) -> SignedDocument:
+def the_offer(identity: Identity = SELLER, prices: Sequence[Amount] = (PRICE,), **changes: Any) -> SignedDocument:
     fields: dict[str, Any] = {
         "offer_id": "5f0c7f1e-3d0a-4b53-9a54-0c7a6a2b9a11",
         "network": "dev",
@@ -49,7 +51,7 @@ def the_offer(identity: Identity = SELLER, price: Amount | None = PRICE, **chang
         "trusted": True,
         "created_at": NOW,
     }
-    return sign_offer(identity, price=price, **{**fields, **changes})
+    return sign_offer(identity, prices=prices, **{**fields, **changes})
 
 
 def the_request(offer: Offer | None = None, identity: Identity = BUYER, **changes: Any) -> SignedDocument:
@@ -133,14 +135,16 @@ def changed(value: Any, *path: Any, to: Any) -> Any:
 
 
 def offers() -> dict[str, Any]:
-    good = the_offer()
+    good, two = the_offer(), the_offer(prices=[PRICE, SATS])
+    prices: Any = two.body["prices"]
     return {
         "about": "Offers, read with nothing but their own bytes.",
         "valid": [
             valid("an offer with a fixed price", good),
-            valid("an offer priced by quote, with an empty description and no tags", the_offer(price=None, description="", tags=[])),
-            valid("a price of one raw", the_offer(price=Amount(1, "raw"))),
-            valid("the largest price there is", the_offer(price=Amount(2**128 - 1, "raw"))),
+            valid("an offer priced by quote, with an empty description and no tags", the_offer(prices=(), description="", tags=[])),
+            valid("a price of one raw", the_offer(prices=[Amount(1, "raw")])),
+            valid("the largest price there is", the_offer(prices=[Amount(2**128 - 1, "raw")])),
+            valid("prices in two units", two),
             valid("a field this version does not know is signed and ignored", signed(good, SELLER, later="x")),
         ],
         "invalid": [
@@ -158,6 +162,13 @@ def offers() -> dict[str, Any]:
             invalid("price of 2^128", signed(good, SELLER, price={"amount": str(2**128), "unit": "raw"}), "amount must be digits"),
             invalid("price without a unit", signed(good, SELLER, price={"amount": "1000"}), "unit is missing"),
             invalid("price left out", signed(good, SELLER, remove="price"), "price is missing"),
+            invalid("prices that do not begin with price", signed(two, SELLER, prices=prices[::-1]), "prices must begin with price"),
+            invalid("prices without a price", signed(two, SELLER, price=None), "prices must begin with price"),
+            invalid("prices that name a unit twice", signed(two, SELLER, prices=[prices[0], prices[0]]), "prices name a unit twice"),
+            invalid("a single price as a list", signed(two, SELLER, prices=prices[:1]), "prices must be a list of 2 to 8"),
+            invalid("nine prices", signed(two, SELLER, prices=[*prices, *prices[1:] * 7]), "prices must be a list of 2 to 8"),
+            invalid("prices as null", signed(two, SELLER, prices=None), "prices must be a list of 2 to 8"),
+            invalid("a price among several that is text", signed(two, SELLER, prices=[prices[0], "21 sat"]), "unit is missing"),
             invalid("tags as text", signed(good, SELLER, tags="web"), "tags must be a list of texts"),
             invalid("an unknown network", signed(good, SELLER, network="main"), "network 'main' is not one of"),
             invalid("a time as a number", signed(good, SELLER, created_at=NOW), "created_at must be digits"),
@@ -201,15 +212,16 @@ def quotes() -> dict[str, Any]:
     other_input = read_request(the_request(input_value={"url": "https://example.org/other"}), BUYER.key)
     other_version = read_request(the_request(other_offer), BUYER.key)
     return {
-        "about": "Quotes, verified by the buyer of `request` for the job `job_id` at the offer's `price`, before any money is reserved.",
+        "about": "Quotes, verified by the buyer of `request` for the job `job_id` at the offer's `prices`, before any money is reserved.",
         "request": document_to_json(request.document),
         "job_id": JOB,
-        "price": {"amount": str(PRICE.value), "unit": PRICE.unit},
+        "prices": [_price(PRICE)],
         "valid": [
             valid("a quote with one invoice", good),
             valid("cheaper than the offer", the_quote(invoices=[the_invoice(amount=Amount(1, "raw"))])),
             valid("two invoices to choose from", the_quote(invoices=[the_invoice(), _token_invoice()])),
-            valid("no price in the offer: any amount, the caps decide", the_quote(invoices=[the_invoice(amount=Amount(10**30, "raw"))]), price=None),
+            valid("no price in the offer: any amount, the caps decide", the_quote(invoices=[the_invoice(amount=Amount(10**30, "raw"))]), prices=[]),
+            valid("an invoice for each of two prices", the_quote(invoices=[the_invoice(), _token_invoice(amount=SATS)]), prices=[_price(PRICE), _price(SATS)]),
         ],
         "invalid": [
             invalid("the market's own address", forged(good, invoices=changed(invoices, 0, "address", to=REFUND_ADDRESS)), "does not verify"),
@@ -231,6 +243,12 @@ def quotes() -> dict[str, Any]:
                 "the second of two invoices dearer",
                 the_quote(invoices=[the_invoice(), the_invoice(amount=Amount(2 * PRICE.value, "raw"))]),
                 "the offer's price is",
+            ),
+            invalid(
+                "dearer than the second of two prices",
+                the_quote(invoices=[the_invoice(), _token_invoice(amount=Amount(SATS.value + 1, "sat"))]),
+                "the offer's price is",
+                prices=[_price(PRICE), _price(SATS)],
             ),
             invalid("nothing to pay to", signed(good, SELLER, invoices=[]), "invoices must be a list of 1 to 8"),
             invalid("nine invoices", signed(good, SELLER, invoices=invoices * 9), "invoices must be a list of 1 to 8"),
@@ -341,8 +359,12 @@ def _under(identity: Identity, document: SignedDocument) -> SignedDocument:
     return SignedDocument(document.kind, document.body, identity.key, document.signature)
 
 
-def _token_invoice() -> Invoice:
-    return the_invoice(rail="token", invoice_id="t-1", address="lock-1", amount=Amount(21, "sat"), details={"mint": "https://mint.example"})
+def _token_invoice(amount: Amount = SATS) -> Invoice:
+    return the_invoice(rail="token", invoice_id="t-1", address="lock-1", amount=amount, details={"mint": "https://mint.example"})
+
+
+def _price(price: Amount) -> dict[str, str]:
+    return {"amount": str(price.value), "unit": price.unit}
 
 
 def _result(result: Result) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tradeskill.boundedschema import first_error
 from tradeskill.errors import AmountError, InputError, UntrustedError
 from tradeskill.model import NETWORKS, Invoice, Json, Network, Offer, Result, SignedDocument
-from tradeskill.money import Amount, parse_raw
+from tradeskill.money import Amount, in_unit, parse_raw
 from tradeskill.signing import Identity, canonical, digest, document_hash, value_hash, verify_document
 
 if TYPE_CHECKING:
@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_INPUT",
+    "MAX_INVOICES",
+    "MAX_PRICES",
     "Quote",
     "Receipt",
     "Request",
     "check_input",
+    "offer_prices",
     "read_offer",
     "read_quote",
     "read_receipt",
@@ -37,6 +40,8 @@ __all__ = [
 ]
 
 MAX_INPUT = 65_536  # canonical bytes
+MAX_PRICES = 8  # of one offer
+MAX_INVOICES = 8  # of one quote
 _UNIT = re.compile(r"[a-z][a-z0-9]{0,15}", re.ASCII)  # what a wallet may call its smallest unit
 REFUND_RULE = "R1"  # back to the buyer's signed `refund_to` on this rail, whole payments, when the job fails or the payment is in excess
 
@@ -106,31 +111,52 @@ def sign_offer(
     title: str,
     description: str,
     tags: Sequence[str],
-    price: Amount | None,
+    prices: Sequence[Amount],
     input_schema: Mapping[str, Json],
     pure: bool,
     trusted: bool,
     created_at: int,
 ) -> SignedDocument:
+    """`prices`: at most one a unit, the favourite first; none: priced by quote."""
+    shown: list[Json] = [{"amount": str(price.value), "unit": price.unit} for price in prices]
     body: dict[str, Json] = {
         "offer_id": offer_id,
         "network": network,
         "title": title,
         "description": description,
         "tags": list(tags),
-        "price": None if price is None else {"amount": str(price.value), "unit": price.unit},
+        "price": shown[0] if shown else None,
         "input": dict(input_schema),
         "pure": pure,
         "trusted": trusted,
         "created_at": str(created_at),
     }
+    if len(shown) > 1:
+        body["prices"] = shown
     return identity.sign("offer", body)
+
+
+def offer_prices(body: Mapping[str, Json]) -> tuple[Amount, ...]:
+    """The prices of an offer's body. UntrustedError where they are misshapen, double a unit, or `prices` does not begin with `price`."""
+    reader = _Reader(body, "offer")
+    price = reader.optional_amount("price")
+    if "prices" not in body:
+        return () if price is None else (price,)
+    listed = body["prices"]
+    if not isinstance(listed, list) or not 2 <= len(listed) <= MAX_PRICES:
+        raise UntrustedError(f"offer: prices must be a list of 2 to {MAX_PRICES}")
+    prices = tuple(_Reader(item if isinstance(item, dict) else {}, "offer prices").amount() for item in listed)
+    if prices[0] != price:
+        raise UntrustedError("offer: prices must begin with price")
+    if len({each.unit for each in prices}) != len(prices):
+        raise UntrustedError("offer: prices name a unit twice")
+    return prices
 
 
 def read_offer(document: SignedDocument) -> Offer:
     """The offer its seller signed. UntrustedError when the signature, the shape or a size is wrong."""
     body = _Reader(verify_document(document, "offer"), "offer")
-    price = body.optional_amount("price")
+    prices = offer_prices(document.body)
     tags = body.list_of_text("tags", 32)
     if len(tags) > 16:
         raise UntrustedError(f"offer: tags are {len(tags)}: 16 at most")
@@ -140,7 +166,7 @@ def read_offer(document: SignedDocument) -> Offer:
         title=body.text("title", 120),
         description=body.text("description", 2_000),
         tags=tags,
-        price=price,
+        prices=prices,
         network=body.network(),
         input_schema=body.object("input"),
         offer_hash=document_hash(document),
@@ -222,8 +248,8 @@ def read_quote(document: SignedDocument, seller: str) -> Quote:
     job_id = body.text("job_id")
     network = body.network()
     items = body.value("invoices")
-    if not isinstance(items, list) or not 1 <= len(items) <= 8:
-        raise UntrustedError("quote: invoices must be a list of 1 to 8")
+    if not isinstance(items, list) or not 1 <= len(items) <= MAX_INVOICES:
+        raise UntrustedError(f"quote: invoices must be a list of 1 to {MAX_INVOICES}")
     invoices = []
     for item in items:
         entry = _Reader(item if isinstance(item, dict) else {}, "quote invoice")
@@ -253,8 +279,8 @@ def read_quote(document: SignedDocument, seller: str) -> Quote:
     )
 
 
-def verify_quote(document: SignedDocument, request: Request, *, job_id: str, price: Amount | None) -> Quote:
-    """The quote, once the pinned seller signed it for exactly this request and job, at the offer's price where it has one."""
+def verify_quote(document: SignedDocument, request: Request, *, job_id: str, prices: Sequence[Amount]) -> Quote:
+    """The quote, once the pinned seller signed it for exactly this request and job, at the offer's prices where it has some."""
     quote = read_quote(document, request.seller)
     expected = {
         "network": (quote.network, request.network),
@@ -271,7 +297,8 @@ def verify_quote(document: SignedDocument, request: Request, *, job_id: str, pri
     for invoice in quote.invoices:
         if invoice.network != request.network:
             raise UntrustedError(f"quote for job {job_id}: an invoice is on network {invoice.network!r}, not {request.network!r}")
-        if price is not None and invoice.amount.unit == price.unit and invoice.amount.value > price.value:
+        price = in_unit(prices, invoice.amount.unit)
+        if price is not None and invoice.amount.value > price.value:
             raise UntrustedError(f"quote for job {job_id}: asks {invoice.amount}, the offer's price is {price}; not paying")
     return quote
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tradeskill.model import Payment
+from tradeskill.money import Amount
 
 __all__ = ["Allocation", "Part", "Terms", "allocate"]
 
 
 @dataclass(frozen=True)
 class Terms:
-    """The seller's policy for money that does not fit. `refund_minimum`: less than this is kept as surplus (a refund would cost more)."""
+    """The seller's policy for money that does not fit. `refund_minimum`, by unit: less than this is kept as surplus (a refund would cost more)."""
 
     late: Literal["run", "refund"] = "run"
     surplus: Literal["keep", "refund"] = "refund"
-    refund_minimum: int = 1
+    refund_minimum: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,11 @@ def allocate(state: str, price: int, found: Sequence[Payment], *, late: bool, cl
     """
     ordered = sorted(found, key=lambda payment: (payment.received_at, payment.payment_id))
     if state != "quoted":
-        return Allocation(None, tuple(_back(p.payment_id, 0, p.amount.value, refundable, terms) for p in ordered))
+        return Allocation(None, tuple(_back(p.payment_id, 0, p.amount, refundable, terms) for p in ordered))
     if sum(payment.amount.value for payment in ordered) < price:
         if not closing:
             return Allocation(None)
-        return Allocation("expire", tuple(_back(p.payment_id, 0, p.amount.value, refundable, terms) for p in ordered))
+        return Allocation("expire", tuple(_back(p.payment_id, 0, p.amount, refundable, terms) for p in ordered))
     parts: list[Part] = []
     missing = price
     for payment in ordered:
@@ -60,17 +61,17 @@ def allocate(state: str, price: int, found: Sequence[Payment], *, late: bool, cl
         if used:
             parts.append(Part(payment.payment_id, 0, used, "allocate"))
         if rest:
-            parts.append(_extra(payment.payment_id, 1 if used else 0, rest, refundable, terms))
+            parts.append(_extra(payment.payment_id, 1 if used else 0, Amount(rest, payment.amount.unit), refundable, terms))
     return Allocation("pay_late" if late and terms.late == "refund" else "pay", tuple(parts))
 
 
-def _extra(payment_id: str, part: int, amount: int, refundable: bool, terms: Terms) -> Part:
+def _extra(payment_id: str, part: int, amount: Amount, refundable: bool, terms: Terms) -> Part:
     if terms.surplus == "keep":
-        return Part(payment_id, part, amount, "keep")
+        return Part(payment_id, part, amount.value, "keep")
     return _back(payment_id, part, amount, refundable, terms)
 
 
-def _back(payment_id: str, part: int, amount: int, refundable: bool, terms: Terms) -> Part:
-    if amount < terms.refund_minimum:
-        return Part(payment_id, part, amount, "keep")
-    return Part(payment_id, part, amount, "return" if refundable else "hold")
+def _back(payment_id: str, part: int, amount: Amount, refundable: bool, terms: Terms) -> Part:
+    if amount.value < terms.refund_minimum.get(amount.unit, 0):
+        return Part(payment_id, part, amount.value, "keep")
+    return Part(payment_id, part, amount.value, "return" if refundable else "hold")

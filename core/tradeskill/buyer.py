@@ -9,14 +9,16 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from tradeskill import policy
 from tradeskill.agreement import Request, check_input, read_offer, read_request, sign_request, verify_quote, verify_receipt
+from tradeskill.choosing import by_preference, payable
 from tradeskill.contracts import Market, Wallet
 from tradeskill.errors import (
+    ConfigError,
     NotFoundError,
     PolicyError,
     RefusedError,
@@ -31,7 +33,7 @@ from tradeskill.journal import Blobs, Database, Purchase, Transaction, buying
 from tradeskill.journal.records import document_text, invoice_text, read_document, read_invoice
 from tradeskill.lifecycle import PURCHASE
 from tradeskill.model import PAYMENT_TTL_MS, Invoice, Job, Json, Offer, Result, SignedDocument
-from tradeskill.money import Amount
+from tradeskill.money import Amount, in_unit
 from tradeskill.signing import Identity, canonical, digest, document_hash
 from tradeskill.tasks import FIRST_DELAY, LAST_DELAY
 from tradeskill.world import World
@@ -51,7 +53,7 @@ NOT_TAKEN: Final = (StateError, NotFoundError, RefusedError, UsageError)  # the 
 @dataclass(frozen=True)
 class BuyerSettings:
     caps: policy.Caps = field(default_factory=policy.Caps)
-    first_use_cap: Amount | None = None
+    first_use_cap: tuple[Amount, ...] = ()  # at most one a unit; none: no cap
     quote_timeout: float = 120.0  # seconds
     deliver_timeout: float = 86_400.0  # seconds after the payment; then the purchase is disputed, with its evidence kept
     refund_wait: float = 30.0  # seconds that `drive` waits for a refund before it returns
@@ -124,8 +126,11 @@ class Buyer:
     def _intent(self, offer_id: str, input_value: Json, label: str) -> str:
         return digest(b"\n".join([self._identity.key.encode(), offer_id.encode(), canonical(input_value), label.encode()]))
 
-    async def intend(self, offer: Offer, input_value: Json, *, cap: Amount | None = None, label: str = "") -> Purchase:
-        """Write down what is wanted, with its signed request. The same intent again returns the purchase it already has."""
+    async def intend(self, offer: Offer, input_value: Json, *, caps: Sequence[Amount] = (), label: str = "") -> Purchase:
+        """Write down what is wanted, with its signed request. The same intent again returns the purchase it already has.
+
+        `caps`: the most it may cost, at most one a unit; in a unit that they do not name nothing is paid. None: the policy alone decides.
+        """
         intent = self.intent_of(offer, input_value, label)
         known = self._journal.read(lambda c: buying.find_by_intent(c, intent))
         if known is not None:
@@ -133,12 +138,9 @@ class Buyer:
         check_input(offer.input_schema, input_value)
         now = self._world.now_ms()
         first_use = not self._journal.read(lambda c: buying.check_pin(c, offer.seller))
-        if first_use and self._settings.first_use_cap is not None:
-            cap = self._settings.first_use_cap if cap is None or cap.value > self._settings.first_use_cap.value else cap
-        refunds = {
-            rail: await wallet.invoice(f"refund-{intent}", offer.price or Amount(1, wallet.unit), now + REFUND_EXPIRY_MS)
-            for rail, wallet in self._wallets.items()
-        }
+        if first_use and self._settings.first_use_cap:
+            caps = _both(caps, self._settings.first_use_cap)
+        refunds = await self._refund_invoices(offer, intent, now)
         document = sign_request(
             self._identity,
             offer,
@@ -157,7 +159,7 @@ class Buyer:
                 offer=document_text(offer.document),
                 seller=offer.seller,
                 request=document_text(document),
-                cap=None if cap is None else f"{cap.value} {cap.unit}",
+                cap=", ".join(f"{cap.value} {cap.unit}" for cap in caps) or None,
                 refund_invoices=json.dumps({rail: invoice_text(invoice) for rail, invoice in refunds.items()}),
                 now=now,
             )
@@ -165,6 +167,21 @@ class Buyer:
         purchase = await self._journal.write(store)
         self._progress(purchase)
         return purchase
+
+    async def _refund_invoices(self, offer: Offer, intent: str, now: int) -> dict[str, Invoice]:
+        """A fresh address on each rail; one in trouble is left out, and the purchase is not paid by it. UnavailableError where all are."""
+        refunds: dict[str, Invoice] = {}
+        trouble: UnavailableError | None = None
+        for rail, wallet in self._wallets.items():
+            amount = in_unit(offer.prices, wallet.unit) or Amount(1, wallet.unit)
+            try:
+                refunds[rail] = await wallet.invoice(f"refund-{intent}", amount, now + REFUND_EXPIRY_MS)
+            except UnavailableError as error:
+                log.warning("no refund address on the rail %s: %s", rail, error)
+                trouble = trouble or error
+        if trouble is not None and not refunds:
+            raise trouble
+        return refunds
 
     async def drive(self, purchase_id: str, until: Collection[str] = ()) -> Purchase:
         """Act until the purchase is final, or in one of the states `until`. Outages are waited out; nothing is paid twice however often this runs."""
@@ -246,9 +263,14 @@ class Buyer:
         offer = read_offer(read_document(purchase.offer))
         try:
             request = read_request(read_document(purchase.request), self._identity.key)
-            quote = verify_quote(read_document(purchase.quote), request, job_id=purchase.job_id, price=offer.price)
-            invoice = self._payable(quote.invoices, purchase, offer.price)
-            await self._check_not_own(invoice, request)
+            quote = verify_quote(read_document(purchase.quote), request, job_id=purchase.job_id, prices=offer.prices)
+            ours = {rail: wallet for rail, wallet in self._wallets.items() if rail in request.refund_to}
+            found = payable(quote.invoices, ours, offer.prices, purchase.job_id)
+            for each in found:
+                await self._check_not_own(each, request)
+            invoice = found[0] if len(found) == 1 else await self._preferred(purchase, offer, found)
+        except UnavailableError:
+            raise
         except TradeskillError as error:
             await self._give_up(purchase, "abandon", error.code, str(error))
             return
@@ -257,15 +279,12 @@ class Buyer:
                 purchase, "verify", rail=invoice.rail, invoice=invoice_text(invoice), amount=str(invoice.amount.value), unit=invoice.amount.unit
             )
 
-    def _payable(self, invoices: tuple[Invoice, ...], purchase: Purchase, price: Amount | None) -> Invoice:
-        """The first invoice on a rail of ours; where the offer has a price, only in its unit, because no other can be compared with it."""
-        for invoice in invoices:
-            wallet = self._wallets.get(invoice.rail)
-            if wallet is not None and wallet.unit == invoice.amount.unit and (price is None or price.unit == invoice.amount.unit):
-                wallet.check(invoice)
-                return invoice
-        rails = ", ".join(invoice.rail for invoice in invoices)
-        raise RefusedError(f"job {purchase.job_id}: payable by {rails}, this profile has {', '.join(self._wallets) or 'no wallet'}")
+    async def _preferred(self, purchase: Purchase, offer: Offer, found: Sequence[Invoice]) -> Invoice:
+        caps, now, guard = purchase.caps, self._world.now_ms(), await self._world.offload(self._guard)
+        rails = self._journal.read(lambda c: policy.rails(c, guard)) or ()
+        wishes = [self._wished(purchase, offer, invoice.rail, invoice.amount) for invoice in found]
+        verdicts = self._journal.read(lambda c: [policy.verdict(c, wish, guard, caps, now) for wish in wishes])
+        return await by_preference(found, verdicts, rails, self._wallets)
 
     async def _check_not_own(self, invoice: Invoice, request: Request) -> None:
         """Money that comes back to oneself pays nobody, and would pass for a refund."""
@@ -274,14 +293,14 @@ class Buyer:
 
     async def _reserve(self, purchase: Purchase) -> None:
         """The policy judges, and asks the owner where it says so; the transaction judges once more."""
-        wish, cap, now = self._wish(purchase), _cap(purchase), self._world.now_ms()
+        wish, caps, now = self._wish(purchase), purchase.caps, self._world.now_ms()
         try:
             guard = await self._world.offload(self._guard)
-            asked = self._journal.read(lambda c: policy.check(c, wish, guard, cap, now))
+            asked = self._journal.read(lambda c: policy.check(c, wish, guard, caps, now))
             approved = await policy.settle_approval(asked, wish, read_offer(read_document(purchase.offer)).title, self._ask_owner)
 
             def reserve(tx: Transaction) -> None:
-                policy.reserve(tx, wish, guard, cap, now, approved=approved)
+                policy.reserve(tx, wish, guard, caps, now, approved=approved)
                 buying.move_purchase(tx, purchase.purchase_id, purchase.state, "reserve", now)
 
             with self._world.step("buyer.reserved"):
@@ -298,9 +317,13 @@ class Buyer:
         assert purchase.amount is not None
         assert purchase.unit is not None
         offer = read_offer(read_document(purchase.offer))
+        return self._wished(purchase, offer, purchase.rail or "", Amount(int(purchase.amount), purchase.unit))
+
+    def _wished(self, purchase: Purchase, offer: Offer, rail: str, amount: Amount) -> policy.Intended:
         return policy.Intended(
             purchase.purchase_id,
-            Amount(int(purchase.amount), purchase.unit),
+            amount,
+            rail=rail,
             seller=purchase.seller,
             offer=offer.offer_id,
             tags=offer.tags,
@@ -342,7 +365,7 @@ class Buyer:
     async def _pay(self, purchase: Purchase) -> None:
         """Sign once, publish those bytes until they are out. Nothing is signed late, also after a crash."""
         assert purchase.invoice is not None
-        wallet = self._wallets[purchase.rail or ""]
+        wallet = self._wallet(purchase)
         if not self._time_left(purchase) and await wallet.paid(purchase.purchase_id) is None:
             if self._world.now_ms() < self._pay_by(purchase) + PAY_MARGIN_MS:  # another process of this profile may be signing right now
                 raise UnavailableError("less than 2 minutes left to pay: nothing is signed any more, the reservation is freed soon")
@@ -363,6 +386,14 @@ class Buyer:
         if proof.state == "unknown":
             raise UnavailableError(f"payment {proof.payment_id} may or may not have been published")
         await self._move_with(purchase, "publish", policy.paid, payment_id=proof.payment_id, token=proof.token)
+
+    def _wallet(self, purchase: Purchase) -> Wallet:
+        wallet = self._wallets.get(purchase.rail or "")
+        if wallet is None:
+            raise ConfigError(
+                f"purchase {purchase.purchase_id} pays by the rail {purchase.rail}, which has no wallet in the configuration: put it back into `wallets`"
+            )
+        return wallet
 
     async def _submit(self, purchase: Purchase) -> None:
         """Until acknowledged; a job that ended meanwhile leaves the money to the seller's refund."""
@@ -421,8 +452,8 @@ class Buyer:
         """Whether the payment is final; published again where it got lost. A wallet in trouble must not hide the delivery."""
         assert purchase.invoice is not None
         try:
-            return (await self._wallets[purchase.rail or ""].pay(read_invoice(purchase.invoice), purchase.purchase_id)).state == "final"
-        except (UnavailableError, RefusedError, StateError) as error:
+            return (await self._wallet(purchase).pay(read_invoice(purchase.invoice), purchase.purchase_id)).state == "final"
+        except (UnavailableError, RefusedError, StateError, ConfigError) as error:
             log.warning("purchase %s: payment not looked after: %s", purchase.purchase_id, error)
             return False
 
@@ -508,7 +539,7 @@ class Buyer:
         text = json.loads(purchase.refund_invoices).get(purchase.rail or "")
         if text is None:
             return False
-        status = await self._wallets[purchase.rail or ""].settle(read_invoice(text), None)
+        status = await self._wallet(purchase).settle(read_invoice(text), None)
         return sum(payment.amount.value for payment in status.payments) >= int(purchase.amount or "0")
 
     # moving
@@ -609,9 +640,9 @@ def _clipped(changes: dict[str, object]) -> dict[str, object]:
     return changes if not isinstance(message, str) else {**changes, "error_message": message[:MAX_WORDS]}
 
 
-def _cap(purchase: Purchase) -> Amount | None:
-    """What the caller gave for this one purchase."""
-    if purchase.cap is None:
-        return None
-    value, unit = purchase.cap.split(" ")
-    return Amount(int(value), unit)
+def _both(caps: Sequence[Amount], others: Sequence[Amount]) -> tuple[Amount, ...]:
+    """Caps that allow what both allow."""
+    if not caps:
+        return tuple(others)
+    pairs = [(cap, in_unit(others, cap.unit)) for cap in caps]
+    return tuple(Amount(0 if other is None else min(cap.value, other.value), cap.unit) for cap, other in pairs)

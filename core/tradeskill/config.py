@@ -116,7 +116,7 @@ class OfferConfig:
     title: str = _key(v.text(120), "What buyers see first.")
     description: str = _key(v.text(2000), "What it does, what goes in and what comes out. Default: the title.", "")
     tags: tuple[str, ...] = _key(v.list_of(v.text(32), 16, unique="."), "Words to search by.", ())
-    price: Amount = _key(v.positive_amount(), "Price of one job.")
+    price: tuple[Amount, ...] = _key(v.amounts(v.positive_amount()), "Price of one job. Of several, the buyer pays the one that suits it.")
     input: Mapping[str, Any] = _key(
         v.json_schema(), "What a job's input must look like; checked before a quote is given.", factory=lambda: {"type": "object"}
     )
@@ -168,8 +168,10 @@ class SellerConfig:
     uncertain: Literal["refund", "review"] = _key(
         v.choice("refund", "review"), "A job lost after its start, not `pure`: send the money back, or leave it to `tradeskill review`.", "refund"
     )
-    refund_minimum: Amount = _key(
-        v.amount(), "Smaller sums beyond a price, or without a job, are kept: sending them back would cost more.", Amount(10**24, "raw")
+    refund_minimum: tuple[Amount, ...] = _key(
+        v.amounts(v.amount()),
+        "Smaller sums beyond a price, or without a job, are kept: sending them back would cost more. In a unit without one, everything is sent back.",
+        (Amount(10**24, "raw"),),
     )
     poll_seconds: float = _key(v.number(0.05, 3600), "How often open jobs and invoices are looked at even without a hint.", 5.0)
     lease_seconds: float = _key(
@@ -187,12 +189,14 @@ def _seller(value: Any, place: Place) -> SellerConfig:
 class BuyerConfig:
     """How this profile buys. Nothing that a market or a seller sends can raise these caps."""
 
-    cap_total: Amount | None = _key(
-        v.optional(v.amount()), "All spending of this profile together. Null: no cap on dev, nothing at all on test and live.", None
+    cap_total: tuple[Amount, ...] | None = _key(
+        v.optional(v.amounts(v.amount())),
+        "All spending of this profile together. A unit that a cap does not name is not spent. Null: no cap on dev, nothing at all on test and live.",
+        None,
     )
-    cap_per_payment: Amount | None = _key(v.optional(v.amount()), "One payment. Null: as `cap_total`.", None)
-    first_use_cap: Amount | None = _key(
-        v.optional(v.amount()), "One payment to a seller whose key was not seen before. Null: as `cap_per_payment`.", None
+    cap_per_payment: tuple[Amount, ...] | None = _key(v.optional(v.amounts(v.amount())), "One payment. Null: as `cap_total`.", None)
+    first_use_cap: tuple[Amount, ...] | None = _key(
+        v.optional(v.amounts(v.amount())), "One payment to a seller whose key was not seen before. Null: as `cap_per_payment`.", None
     )
     quote_timeout_seconds: int = _key(v.integer(1, 3600), "How long to wait for a quote before the job is canceled.", 120)
     receipts: Literal["require", "allow-missing"] = _key(

@@ -18,6 +18,7 @@ __all__ = [
     "Shape",
     "allowed_plugin",
     "amount",
+    "amounts",
     "choice",
     "flag",
     "folder",
@@ -231,6 +232,17 @@ def positive_amount() -> Shape:
         return result
 
     return Shape(takes, read)
+
+
+def amounts(each: Shape) -> Shape:
+    """A tuple, whether one is written or a list of them."""
+    several = list_of(each, 8, 1, unique="unit")
+
+    def read(value: Any, place: Place) -> tuple[Amount, ...]:
+        found: tuple[Amount, ...] = several.read(value, place) if isinstance(value, list) else (each.read(value, place),)
+        return found
+
+    return Shape(f"{each.takes}; or a list of them in different units", read)
 
 
 def optional(shape: Shape) -> Shape:

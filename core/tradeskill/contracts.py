@@ -94,7 +94,10 @@ class Wallet(Protocol):
         """No hints for this invoice any more. Its funds and mapping stay."""
 
     def check(self, invoice: Invoice) -> None:
-        """Before paying a stranger's invoice: address, network and unit are well-formed here, else raise UntrustedError."""
+        """Before paying a stranger's invoice: address, network and unit are well-formed here, else raise UntrustedError.
+
+        RefusedError where it is well-formed and this wallet can never pay it (no mint in common); another of the quote's invoices is tried then.
+        """
 
     def check_address(self, address: str) -> str:
         """The canonical form of a payable address on this network, or raise UsageError naming what is wrong."""

@@ -56,13 +56,18 @@ class Offer:
     title: str
     description: str
     tags: tuple[str, ...]
-    price: Amount | None  # None: priced by quote
+    prices: tuple[Amount, ...]  # one a unit, the seller's favourite first, any one of them pays; none: priced by quote
     network: Network
     input_schema: Mapping[str, Json]
     offer_hash: str
     document: SignedDocument
     active: bool = True
     created_at: int = 0  # ms
+
+    @property
+    def price(self) -> Amount | None:
+        """The first of its prices; None: priced by quote."""
+        return self.prices[0] if self.prices else None
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tradeskill.errors import AmountError
 
-__all__ = ["MAX_RAW", "UNITS", "Amount", "format_amount", "parse_amount", "parse_raw", "total"]
+__all__ = ["MAX_RAW", "UNITS", "Amount", "format_amount", "format_amounts", "in_unit", "parse_amount", "parse_amounts", "parse_raw", "total"]
 
 MAX_RAW = 2**128 - 1
 _RAW = re.compile(r"(?:0|[1-9][0-9]{0,38})", re.ASCII)
@@ -62,6 +63,14 @@ def parse_amount(text: object) -> Amount:
     return Amount(value, base)
 
 
+def parse_amounts(text: object) -> tuple[Amount, ...]:
+    """`"0.001 XNO or 21 sat"`: amounts in different units, as `format_amounts` writes them. AmountError as `parse_amount`, and where a unit comes twice."""
+    amounts = tuple(parse_amount(part) for part in text.split(" or ")) if isinstance(text, str) else (parse_amount(text),)
+    if len({amount.unit for amount in amounts}) != len(amounts):
+        raise AmountError(f"amount {_shown(text)} names a unit twice: write each once")
+    return amounts
+
+
 def format_amount(amount: Amount) -> str:
     """For people: raw as XNO, other units as they are. `parse_amount` reads it back to the same amount."""
     if amount.unit != "raw":
@@ -69,6 +78,16 @@ def format_amount(amount: Amount) -> str:
     whole, fraction = divmod(amount.value, 10**30)
     tail = f"{fraction:030d}".rstrip("0")
     return f"{whole}.{tail} XNO" if tail else f"{whole} XNO"
+
+
+def in_unit(amounts: Iterable[Amount], unit: str) -> Amount | None:
+    """The first of `amounts` that is in `unit`."""
+    return next((amount for amount in amounts if amount.unit == unit), None)
+
+
+def format_amounts(amounts: Iterable[Amount]) -> str:
+    """For people: `0.001 XNO or 21 sat`."""
+    return " or ".join(format_amount(amount) for amount in amounts)
 
 
 def total(values: list[int]) -> int:

@@ -252,7 +252,7 @@ class Profile:
 
         buyer = self.config.buyer
         unwritten = buyer.cap_total is None and self.config.network != "dev"
-        return Caps(per_payment=buyer.cap_per_payment, in_total=Amount(0, "raw") if unwritten else buyer.cap_total, unwritten=unwritten)
+        return Caps(per_payment=buyer.cap_per_payment or (), in_total=(Amount(0, "raw"),) if unwritten else buyer.cap_total or (), unwritten=unwritten)
 
     @property
     def market_names(self) -> tuple[str, ...]:
@@ -283,7 +283,7 @@ class Profile:
             wallets=await self.wallets(),
             settings=BuyerSettings(
                 caps=self.caps,
-                first_use_cap=config.first_use_cap,
+                first_use_cap=config.first_use_cap or (),
                 quote_timeout=float(config.quote_timeout_seconds),
                 guard=self.guard,
                 markets=self.market_names,
@@ -334,7 +334,7 @@ class Profile:
         config = self.config.seller
         return SellerSettings(
             quote_ttl_ms=config.quote_ttl_seconds * 1000,
-            terms=Terms(late=config.late, surplus=config.surplus, refund_minimum=config.refund_minimum.value),
+            terms=Terms(late=config.late, surplus=config.surplus, refund_minimum={least.unit: least.value for least in config.refund_minimum}),
             uncertain=config.uncertain,
             poll_seconds=config.poll_seconds,
             lease_ms=round(config.lease_seconds * 1000),
@@ -361,7 +361,7 @@ class Profile:
                 title=config.title,
                 description=config.description,
                 tags=tuple(dict.fromkeys((config.name, *config.tags))),  # so that buyers can ask for it by the name its seller gave it
-                price=config.price,
+                prices=config.price,
                 input_schema=cast(Any, config.input),
                 pure=config.pure,
                 trusted=config.trusted,

@@ -54,7 +54,7 @@ async def refund(profile: Profile, name: str, to: str) -> PaymentRow:
         raise NotFoundError(f"payment {row.payment_id} is on rail {row.rail!r}, which this profile has not configured")
     address = wallets[row.rail].check_address(address)
     now, guard = profile.world.now_ms(), profile.guard()
-    wish = Intended(f"refund:{row.key}:{address}", Amount(row.value, row.unit), seller=address, kind="refund")
+    wish = Intended(f"refund:{row.key}:{address}", Amount(row.value, row.unit), rail=row.rail, seller=address, kind="refund")
     agreed = await approved(profile.journal, wish, guard, f"a refund of job {row.job_id}", profile.ask_owner, now)
 
     def settle(tx: Transaction) -> PaymentRow:

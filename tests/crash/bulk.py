@@ -15,7 +15,7 @@ async def main(offer_id: str, wishes: list[str]) -> None:
         offer = await (await profile.market()).offer(offer_id)
 
         async def one(wish: str) -> None:
-            purchase = await buyer.intend(offer, json.loads(wish), cap=offer.price)
+            purchase = await buyer.intend(offer, json.loads(wish), caps=offer.prices)
             purchase = await buyer.drive(purchase.purchase_id)
             print(json.dumps({"state": purchase.state, "code": purchase.error_code}), flush=True)
 

@@ -147,7 +147,7 @@ class Scene:
         async with self.profile(self.buyer_home) as profile:
             offers = await (await profile.market()).search()
             buyer = await profile.buyer()
-            purchase = await buyer.intend(offers[0], dict(wish), cap=offers[0].price)
+            purchase = await buyer.intend(offers[0], dict(wish), caps=offers[0].prices)
             async with asyncio.timeout(SECONDS):
                 return await buyer.drive(purchase.purchase_id)
 

@@ -85,7 +85,7 @@ def drawn(seed: int, rng: random.Random) -> Scenario:
         confirm_after=rng.choice((0.15, 0.15, 0.5, 3.0)),
         settings=SellerSettings(
             quote_ttl_ms=300_000,
-            terms=Terms(late=rng.choice(("run", "refund")), surplus=rng.choice(("keep", "refund")), refund_minimum=rng.choice((1, 1, 50))),
+            terms=Terms(late=rng.choice(("run", "refund")), surplus=rng.choice(("keep", "refund")), refund_minimum={"raw": rng.choice((1, 1, 50))}),
             uncertain=rng.choice(("refund", "review")),
             poll_seconds=rng.choice((5.0, 15.0, 30.0)),
             heartbeat_seconds=5.0 if long_work else 20.0,

@@ -55,7 +55,7 @@ def _offer(pure: bool) -> Any:
             title="Web page to Markdown",
             description="for simulations",
             tags=["web"],
-            price=PRICE,
+            prices=(PRICE,),
             input_schema=SCHEMA,
             pure=pure,
             trusted=True,
@@ -384,7 +384,7 @@ class Play:
             market=market,
             wallets={"fake": wallet},
             settings=BuyerSettings(
-                caps=Caps(in_total=None if cap is None else Amount(cap, "raw")), deliver_timeout=4000.0, poll_seconds=self.scenario.settings.poll_seconds
+                caps=Caps(in_total=() if cap is None else (Amount(cap, "raw"),)), deliver_timeout=4000.0, poll_seconds=self.scenario.settings.poll_seconds
             ),
             world=life.world,
             progress=lambda purchase: self.tell(f"{life.name} purchase {purchase.purchase_id[:6]} {purchase.state} {purchase.error_message or ''}"),

@@ -156,7 +156,7 @@ def _gate(
     from tradeskill.policy import Intended
     from tradeskill.policy.by_hand import spending
 
-    wish = Intended(purpose, Amount(amount, wallet.unit), seller=to, kind=kind)
+    wish = Intended(purpose, Amount(amount, wallet.unit), rail=wallet.rail, seller=to, kind=kind)
     return spending(profile.journal, profile.world, wish, profile.guard(), f"a {kind}", profile.ask_owner, lambda: wallet.signed(purpose))
 
 

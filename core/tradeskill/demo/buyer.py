@@ -90,7 +90,7 @@ async def main(wish: dict[str, Any]) -> int:
 
 async def _hire(buyer: Buyer, profile: Profile, offer: Offer, url: str, output: Path, steps: dict[str, dict[str, int]]) -> dict[str, Any]:
     began = time.time_ns() // 1_000_000
-    purchase = await buyer.intend(offer, {"url": url}, cap=offer.price)
+    purchase = await buyer.intend(offer, {"url": url}, caps=offer.prices)
     purchase = await buyer.drive(purchase.purchase_id)
     ended = time.time_ns() // 1_000_000
     report: dict[str, Any] = {

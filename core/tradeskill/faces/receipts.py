@@ -189,7 +189,8 @@ def _links(offer: Offer, request: Request, quote: Quote, receipt: Receipt, invoi
     yield "quote.input_hash", quote.input_hash, request.input_hash
     yield "quote.offer_hash", quote.offer_hash, offer.offer_hash
     yield "quote.invoices.network", {invoice.network for invoice in quote.invoices}, {request.network}
-    dear = [i.amount for i in quote.invoices if offer.price is not None and i.amount.unit == offer.price.unit and i.amount.value > offer.price.value]
+    prices = {price.unit: price.value for price in offer.prices}
+    dear = [i.amount for i in quote.invoices if i.amount.value > prices.get(i.amount.unit, i.amount.value)]
     yield "quote.price", [str(amount) for amount in dear] or "within the offer's", "within the offer's"
     yield "receipt.network", receipt.network, request.network
     yield "receipt.job_id", receipt.job_id, quote.job_id

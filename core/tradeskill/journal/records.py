@@ -140,6 +140,12 @@ class Purchase:
     created_at: int
     updated_at: int
 
+    @property
+    def caps(self) -> tuple[Amount, ...]:
+        """The most that its caller lets it cost, at most one a unit; none: no cap of its own."""
+        pairs = (text.split(" ") for text in self.cap.split(", ")) if self.cap else ()
+        return tuple(Amount(int(value), unit) for value, unit in pairs)
+
 
 @dataclass(frozen=True)
 class Effect:

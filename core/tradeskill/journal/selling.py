@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tradeskill.allocation import Allocation
-from tradeskill.errors import NotFoundError, StaleFenceError, StateError
+from tradeskill.errors import NotFoundError, PluginError, StaleFenceError, StateError
 from tradeskill.journal.database import Transaction
 from tradeskill.journal.records import Effect, Fulfilment, InvoiceRow, PaymentRow, from_row
 from tradeskill.lifecycle import FULFILMENT, PAYMENT, advance
@@ -221,7 +221,11 @@ def save_claim(tx: Transaction, job_id: str, rail: str, claim: str, token: str, 
 
 
 def add_invoice(tx: Transaction, invoice: Invoice, watch_until: int) -> None:
-    """Repeatable: the same invoice again changes nothing."""
+    """Repeatable: the same invoice again changes nothing. PluginError where its wallet gave it out before, for something else."""
+    known = find_invoice(tx, invoice.invoice_id)
+    if known is not None and known.invoice != invoice:
+        before = f"on the rail {known.rail} for job {known.job_id}"
+        raise PluginError(f"wallet {invoice.rail!r} gave out invoice {invoice.invoice_id:.80} twice: {before}, now for job {invoice.job_id:.80}")
     tx.execute(
         "INSERT OR IGNORE INTO invoices VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
         (
@@ -310,10 +314,10 @@ def allocate_found(tx: Transaction, invoice: Invoice, allocation: Allocation, re
         move_payment(tx, row, part.event, now, refund_to=refund_to)
 
 
-def return_allocated(tx: Transaction, job_id: str, refund_to: Mapping[str, str], now: int, minimum: int = 1) -> None:
-    """A failed job's money becomes refund due where the buyer signed an address, else review."""
+def return_allocated(tx: Transaction, job_id: str, refund_to: Mapping[str, str], now: int, minimum: Mapping[str, int] | None = None) -> None:
+    """A failed job's money becomes refund due where the buyer signed an address, else review. Surplus below its unit's `minimum` stays."""
     for row in payments_of(tx, job_id):
-        if row.state in ("allocated", "surplus") and (row.state == "allocated" or row.value >= minimum):
+        if row.state in ("allocated", "surplus") and (row.state == "allocated" or row.value >= (minimum or {}).get(row.unit, 0)):
             to = refund_to.get(row.rail)
             if to is not None:
                 move_payment(tx, row, "return", now, refund_to=to)

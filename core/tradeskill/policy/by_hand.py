@@ -22,12 +22,12 @@ __all__ = ["approved", "spend_now", "spending"]
 
 async def approved(journal: Database, wish: Intended, guard: Guard, title: str, ask_owner: AskOwner | None, now: int) -> bool:
     """Whether the owner was asked and agreed; PolicyError where a rule or the owner says no. Reserves nothing."""
-    return await settle_approval(journal.read(lambda c: check(c, wish, guard, None, now)), wish, title, ask_owner)
+    return await settle_approval(journal.read(lambda c: check(c, wish, guard, (), now)), wish, title, ask_owner)
 
 
 def spend_now(tx: Transaction, wish: Intended, guard: Guard, now: int, *, approved: bool) -> None:
     """Reserved and committed at once: from here on it may be signed, and unknown counts as spent."""
-    reserve(tx, wish, guard, None, now, approved=approved)
+    reserve(tx, wish, guard, (), now, approved=approved)
     commit(tx, wish.spend_id, now)
 
 

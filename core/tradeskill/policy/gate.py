@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from tradeskill.errors import NotFoundError, PolicyError, StateError
 from tradeskill.journal import spending, spendlog
 from tradeskill.journal.buying import check_pin
 from tradeskill.journal.database import Transaction
-from tradeskill.money import Amount
+from tradeskill.money import Amount, format_amounts, in_unit
 from tradeskill.policy.rules import WINDOWS, Allowed, Ask, CapTable, Intended, Policy, Refused, Spent, Verdict, judge, loosened
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "frozen_since",
     "lineage",
     "paid",
+    "rails",
     "refusal",
     "release",
     "reserve",
@@ -45,10 +46,10 @@ BOUNDING = ("hour", "day", "month", "total")  # caps that leave no way to spend 
 
 @dataclass(frozen=True)
 class Caps:
-    """Those of config.yaml. None: no cap. A cap applies to payments in its own unit; a capped profile refuses units its caps do not name."""
+    """Those of config.yaml, at most one a unit; none: no cap. A capped profile refuses units that its caps do not name."""
 
-    per_payment: Amount | None = None
-    in_total: Amount | None = None
+    per_payment: tuple[Amount, ...] = ()
+    in_total: tuple[Amount, ...] = ()
     unwritten: bool = False  # `in_total` is what a real network starts with; a policy that bounds spending takes its place
 
 
@@ -80,12 +81,12 @@ def spent_and_reserved(connection: sqlite3.Connection, unit: str) -> tuple[int, 
 # the judgement
 
 
-def verdict(connection: sqlite3.Connection, wish: Intended, guard: Guard, this: Amount | None, now: int) -> Verdict:
-    """What would become of it; changes nothing. `this`: the cap given for this one spend."""
+def verdict(connection: sqlite3.Connection, wish: Intended, guard: Guard, this: Sequence[Amount], now: int) -> Verdict:
+    """What would become of it; changes nothing. `this`: the caps given for this one spend, at most one a unit; none: no cap."""
     return _judged(connection, wish, guard, this, now)[0]
 
 
-def check(connection: sqlite3.Connection, wish: Intended, guard: Guard, this: Amount | None, now: int) -> Ask | None:
+def check(connection: sqlite3.Connection, wish: Intended, guard: Guard, this: Sequence[Amount], now: int) -> Ask | None:
     """PolicyError naming the rule and how far over; else what the owner has to be asked, if anything. Changes nothing.
 
     What is held already is not judged again.
@@ -104,7 +105,7 @@ def refusal(found: Refused | Ask) -> PolicyError:
     return PolicyError(f"{found.why}; nothing was paid", rule=found.rule, **over)
 
 
-def _judged(connection: sqlite3.Connection, wish: Intended, guard: Guard, this: Amount | None, now: int) -> tuple[Verdict, bool]:
+def _judged(connection: sqlite3.Connection, wish: Intended, guard: Guard, this: Sequence[Amount], now: int) -> tuple[Verdict, bool]:
     """And whether the file tightened what was accepted."""
     clock = spending.clock(connection, now)
     since = frozen_since(connection)
@@ -123,21 +124,22 @@ def _judged(connection: sqlite3.Connection, wish: Intended, guard: Guard, this: 
     return _granted(connection, wish.amount, guard.grant, clock) or found, tightened
 
 
-def _configured(connection: sqlite3.Connection, amount: Amount, caps: Caps, this: Amount | None, policy: Policy | None) -> Refused | None:
-    for rule, name, cap in (("max", "--max of this purchase", this), ("buyer.cap_per_payment", "cap per payment", caps.per_payment)):
-        found = None if cap is None else _compare(rule, name, cap, amount.value, amount)
+def _configured(connection: sqlite3.Connection, amount: Amount, caps: Caps, this: Sequence[Amount], policy: Policy | None) -> Refused | None:
+    for rule, name, given in (("max", "--max of this purchase", this), ("buyer.cap_per_payment", "cap per payment", caps.per_payment)):
+        found = _compare(rule, name, given, amount.value, amount) if given else None
         if found is not None:
             return found
     replaced = caps.unwritten and policy is not None and any(getattr(policy.caps, kind) for kind in BOUNDING)
-    if caps.in_total is None or replaced:
+    if not caps.in_total or replaced:
         return None
     spent, reserved = spent_and_reserved(connection, amount.unit)
     return _compare("buyer.cap_total", "total cap", caps.in_total, spent + reserved + amount.value, amount)
 
 
-def _compare(rule: str, name: str, cap: Amount, value: int, amount: Amount) -> Refused | None:
-    if cap.unit != amount.unit:
-        return Refused(rule, f"{name} is {cap}, this payment is in {amount.unit}: set a cap in {amount.unit}")
+def _compare(rule: str, name: str, caps: Sequence[Amount], value: int, amount: Amount) -> Refused | None:
+    cap = in_unit(caps, amount.unit)
+    if cap is None:
+        return Refused(rule, f"{name} is {format_amounts(caps)}, this payment is in {amount.unit}: set a cap in {amount.unit}")
     if value <= cap.value:
         return None
     over = value - cap.value
@@ -173,7 +175,7 @@ def _granted(connection: sqlite3.Connection, amount: Amount, grant_id: str, cloc
         if amount.unit not in grant.budgets:
             return Refused(rule, f"{rule} has no budget in {amount.unit}")
         most, held = grant.budgets[amount.unit]
-        found = _compare(rule, f"the budget of {rule}", Amount(most, amount.unit), held + amount.value, amount)
+        found = _compare(rule, f"the budget of {rule}", [Amount(most, amount.unit)], held + amount.value, amount)
         if found is not None:
             return found
     return None
@@ -225,6 +227,15 @@ def standing(connection: sqlite3.Connection, file: PolicyFile | None) -> tuple[P
     return file.policy, serial == 0 or serial >= last.seal.serial
 
 
+def rails(connection: sqlite3.Connection, guard: Guard) -> tuple[str, ...] | None:
+    """In the owner's order of preference; None where the policy names none, or may not be obeyed."""
+    try:
+        policy, _ = standing(connection, guard.file)
+    except PolicyError:
+        return None
+    return None if policy is None else policy.rails
+
+
 def frozen_since(connection: sqlite3.Connection) -> int | None:
     text = spending.meta(connection, "spending.frozen")
     return None if text is None else int(text)
@@ -239,7 +250,7 @@ def check_not_frozen(connection: sqlite3.Connection) -> None:
 # reserve, commit, release
 
 
-def reserve(tx: Transaction, wish: Intended, guard: Guard, this: Amount | None, now: int, *, approved: bool = False) -> None:
+def reserve(tx: Transaction, wish: Intended, guard: Guard, this: Sequence[Amount], now: int, *, approved: bool = False) -> None:
     """Hold the amount before anything is signed. PolicyError, and nothing changed, where a rule refuses, or asks and nobody `approved`.
 
     Repeating it changes nothing; a spend that was released is judged anew. StateError where the same spend is held for another amount or seller.

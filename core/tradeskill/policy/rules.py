@@ -166,6 +166,11 @@ class Policy:
     ask_above: tuple[Amount, ...] = setting(
         v.list_of(v.amount(), 8, unique="unit"), "The owner is asked before a larger payment, and before any in a unit that is not named here.", ()
     )
+    rails: tuple[str, ...] | None = setting(
+        v.optional(v.list_of(v.slug(), 16, 1, unique=".")),
+        "The payment rails that money may leave by. Where a quote can be paid by several, the first of them that its money and the caps allow.",
+        None,
+    )
     signed_quotes: bool = setting(v.flag(), "Whether a purchase needs a quote that its seller signed.", True)
     expires_at: int | None = setting(v.optional(Shape("a time such as 2027-01-31T12:00:00Z", _time)), "From then on nothing is spent.", None)
     frozen: bool = setting(v.flag(), "Nothing is spent.", False)
@@ -200,6 +205,7 @@ class Intended:
     offer: str = ""
     tags: tuple[str, ...] = ()
     markets: tuple[str, ...] = ()
+    rail: str = ""  # "": not known yet, as before a quote
     kind: Literal["purchase", "send", "sweep", "refund"] = "purchase"
     job: str = ""
     signed: bool = True
@@ -260,6 +266,8 @@ def _stopped(policy: Policy, spent: Spent) -> Refused | None:
 def _listed(policy: Policy, wish: Intended) -> Refused | None:
     if wish.kind == "purchase" and policy.signed_quotes and not wish.signed:
         return Refused("signed_quotes", "the quote is not signed by its seller")
+    if policy.rails is not None and wish.rail and wish.rail not in policy.rails:
+        return Refused("rails", f"money may leave by {' and '.join(policy.rails)} only, not by {wish.rail}")
     values: dict[str, tuple[str, ...]] = {"sellers": (wish.seller,), "offers": (wish.offer,), "tags": wish.tags, "markets": wish.markets}
     for name, found in values.items():
         for value in found:
@@ -339,6 +347,8 @@ def loosened(old: Policy, new: Policy) -> tuple[str, ...]:
     limits = {limit.unit: limit.value for limit in new.ask_above}
     if old.ask_above and (not limits or any(limits.get(limit.unit, 0) > limit.value for limit in old.ask_above) or limits.keys() - _units(old.ask_above)):
         keys.append("ask_above")
+    if old.rails is not None and (new.rails is None or set(new.rails) - set(old.rails)):
+        keys.append("rails")
     if old.signed_quotes and not new.signed_quotes:
         keys.append("signed_quotes")
     if old.expires_at is not None and (new.expires_at is None or new.expires_at > old.expires_at):

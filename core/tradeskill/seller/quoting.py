@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
-from tradeskill.agreement import Request, check_input, read_request, sign_quote
-from tradeskill.errors import NotFoundError, RefusedError, StateError, UntrustedError, UsageError
+from tradeskill.agreement import MAX_INVOICES, Request, check_input, read_request, sign_quote
+from tradeskill.errors import NotFoundError, PluginError, RefusedError, StateError, UnavailableError, UntrustedError, UsageError
 from tradeskill.journal import Fulfilment, Transaction, selling
 from tradeskill.journal.records import document_text, read_document
-from tradeskill.model import PAYMENT_TTL_MS, Job
+from tradeskill.model import PAYMENT_TTL_MS, Invoice, Job
 from tradeskill.money import Amount
 from tradeskill.seller.shop import GRACE_MS, LATE_WATCH_MS, Listing, Shop
 
@@ -33,11 +34,14 @@ class Quoting:
         room = await self._shop.journal.write(lambda tx: self._admit(tx, job, listing, now))
         if room:
             await self._refuse(job, "no_capacity", room)
-        elif listing.offer.price is not None:
+        elif listing.offer.prices:
             try:
-                await self.quote(job.job_id, request, listing.offer.price)
+                await self.quote(job.job_id, request, listing.offer.prices)
             except RefusedError as error:
                 await self._refuse(job, "not_payable", str(error))
+            except PluginError as error:  # says more than a stranger should know
+                log.error("job %s: not quoted: %s", job.job_id, error)
+                await self._refuse(job, "not_payable", "this seller's wallet is in trouble: try again later")
 
     def _checked(self, job: Job) -> tuple[Request, Listing]:
         request = read_request(job.request, job.buyer)
@@ -92,16 +96,16 @@ class Quoting:
         await self._shop.journal.write(refuse)
         self._shop.wake()
 
-    async def quote(self, job_id: str, request: Request, price: Amount) -> Fulfilment:
-        """Fresh invoices, one signed quote, stored before it is sent. A job already quoted keeps its quote."""
+    async def quote(self, job_id: str, request: Request, prices: Sequence[Amount]) -> Fulfilment:
+        """Fresh invoices, one signed quote, stored before it is sent. A job already quoted keeps its quote.
+
+        RefusedError where no wallet takes any of the prices; UnavailableError where none of them can make an invoice now.
+        """
         row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))
         if row.state != "seen":
             return row
         until = self._shop.world.now_ms() + self._shop.settings.quote_ttl_ms
-        payable = [wallet for wallet in self._shop.wallets.values() if wallet.unit == price.unit]
-        if not payable:
-            raise RefusedError(f"no wallet of this seller takes {price.unit}: add one to `wallets`")
-        invoices = [await wallet.invoice(job_id, price, until) for wallet in payable]
+        invoices = await self._invoices(job_id, request, prices, until)
         expires_at = min(invoice.expires_at for invoice in invoices)
         document = sign_quote(
             self._shop.identity, request, job_id=job_id, invoices=invoices, expires_at=expires_at, nonce=self._shop.world.random_bytes(16).hex()
@@ -122,6 +126,24 @@ class Quoting:
             row = await self._shop.journal.write(store)
         self._shop.wake()
         return row
+
+    async def _invoices(self, job_id: str, request: Request, prices: Sequence[Amount], until: int) -> list[Invoice]:
+        """One a wallet, in the order of the prices. A rail by which the buyer cannot be refunded is left out where another will do; one in trouble too."""
+        payable = [(wallet, price) for price in prices for wallet in self._shop.wallets.values() if wallet.unit == price.unit]
+        if not payable:
+            raise RefusedError(f"no wallet of this seller takes {' or '.join(price.unit for price in prices)}: add one to `wallets`")
+        wanted = [(wallet, price) for wallet, price in payable if wallet.rail in request.refund_to]
+        invoices: list[Invoice] = []
+        trouble: UnavailableError | None = None
+        for wallet, price in (wanted or payable)[:MAX_INVOICES]:
+            try:
+                invoices.append(await wallet.invoice(job_id, price, until))
+            except UnavailableError as error:
+                log.warning("job %s: no invoice on the rail %s: %s", job_id, wallet.rail, error)
+                trouble = trouble or error
+        if trouble is not None and not invoices:
+            raise trouble
+        return invoices
 
     async def send_quote(self, job_id: str) -> float | None:
         row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))

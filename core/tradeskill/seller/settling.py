@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from tradeskill.allocation import allocate
-from tradeskill.errors import NotFoundError, PluginError, RefusedError, StateError, UsageError
+from tradeskill.errors import NotFoundError, PluginError, RefusedError, StateError, TradeskillError, UsageError
 from tradeskill.journal import Fulfilment, Transaction, selling
-from tradeskill.model import Invoice, PaymentStatus
+from tradeskill.model import Invoice, Payment, PaymentStatus
 from tradeskill.money import Amount
 from tradeskill.seller.shop import GRACE_MS, LATE_WATCH_MS, Shop, fail, payment_of, request_of
 
 __all__ = ["Settling"]
+
+Look = tuple[Invoice, PaymentStatus]
 
 
 class Settling:
@@ -19,53 +22,72 @@ class Settling:
         self._shop = shop
 
     async def settle(self, job_id: str, *, closing: bool = False) -> Fulfilment:
-        """Look for money on every invoice of the job and allocate what is final. Repeatable; the only place a job becomes paid."""
+        """Look for money on every invoice of the job and allocate what is final. Repeatable; the only place a job becomes paid.
+
+        A rail in trouble does not keep the others from being looked at; its error is raised while the job is still unpaid.
+        """
+        row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))
+        looks: list[Look] = []
+        trouble: TradeskillError | None = None
         for invoice in self._shop.journal.read(lambda c: selling.invoices_of(c, job_id)):
-            row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))
-            proof = (row.token or row.claim) if row.claim_rail == invoice.rail else None
-            status = _validated(await self._shop.wallets[invoice.rail].settle(invoice.invoice, proof), invoice.invoice)
-            self._shop.world.crash("before", "seller.confirmed")
-            if not self._worth_writing(row, status, closing):
-                continue
+            try:
+                looks.append((invoice.invoice, await self._look(row, invoice.invoice)))
+            except TradeskillError as error:
+                trouble = trouble or error
+        self._shop.world.crash("before", "seller.confirmed")
+        row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))
+        if looks and self._worth_writing(row, looks, closing):
             self._shop.world.crash("after", "seller.confirmed")
             with self._shop.world.step("seller.paid-committed"):
-                await self._shop.journal.write(
-                    partial(self._allocate, invoice=invoice.invoice, status=status, closing=closing, now=self._shop.world.now_ms())
-                )
+                now, sure = self._shop.world.now_ms(), trouble is None
+                await self._shop.journal.write(partial(self._allocate, job_id=job_id, looks=looks, sure=sure, closing=closing, now=now))
             self._shop.wake()
-        return self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))
+            row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))
+        if trouble is not None and row.state == "quoted":
+            raise trouble
+        return row
 
-    def _worth_writing(self, row: Fulfilment, status: PaymentStatus, closing: bool) -> bool:
-        known = {p.payment_id for p in self._shop.journal.read(lambda c: selling.payments_of(c, row.job_id)) if p.state != "found"}
-        new = any(payment.payment_id not in known for payment in status.payments)
+    async def _look(self, row: Fulfilment, invoice: Invoice) -> PaymentStatus:
+        wallet = self._shop.wallet(invoice.rail)
+        proof = (row.token or row.claim) if row.claim_rail == invoice.rail else None
+        return _validated(await wallet.settle(invoice, proof), invoice)
+
+    def _worth_writing(self, row: Fulfilment, looks: Sequence[Look], closing: bool) -> bool:
+        known = {(p.rail, p.payment_id) for p in self._shop.journal.read(lambda c: selling.payments_of(c, row.job_id)) if p.state != "found"}
+        new = any((invoice.rail, payment.payment_id) not in known for invoice, status in looks for payment in status.payments)
         return new or (row.state == "quoted" and (closing or self._shop.world.now_ms() > (row.hold_until or 0)))
 
-    def _allocate(self, tx: Transaction, invoice: Invoice, status: PaymentStatus, closing: bool, now: int) -> None:
-        row = selling.fulfilment(tx, invoice.job_id)
+    def _allocate(self, tx: Transaction, job_id: str, looks: Sequence[Look], sure: bool, closing: bool, now: int) -> None:
+        """One invoice may pay the job, first the one that the buyer says it paid; whatever is on the others goes back."""
+        row = selling.fulfilment(tx, job_id)
+        found = {invoice.invoice_id: selling.record_found(tx, invoice, status.payments, now) for invoice, status in looks}
+        ordered = sorted(looks, key=lambda look: look[0].rail != row.claim_rail)
+        for invoice, status in ordered:
+            self._judge(tx, invoice, status, found[invoice.invoice_id], closing=False, now=now)
+        deadline = max(invoice.expires_at for invoice, _ in looks) if any(found.values()) else row.hold_until or 0
+        sure = sure and all(status.state not in ("pending", "unknown") for _, status in looks)
+        if selling.fulfilment(tx, job_id).state != "quoted" or not sure or not (closing or now > deadline + GRACE_MS):
+            return
+        for invoice, status in ordered:
+            self._judge(tx, invoice, status, found[invoice.invoice_id], closing=True, now=now)
+        selling.move_fulfilment(tx, job_id, "expire", now, error_code="expired", error_message="not paid in full in time")
+        if row.claim is not None:  # the buyer says it paid, and waits
+            selling.repeat_effect(tx, "fulfilment", job_id, "report_failure", now)
+        selling.close_invoices(tx, job_id, now + LATE_WATCH_MS)
+
+    def _judge(self, tx: Transaction, invoice: Invoice, status: PaymentStatus, found: Sequence[Payment], *, closing: bool, now: int) -> None:
+        """What is on one invoice, as the job stands."""
+        row, terms = selling.fulfilment(tx, invoice.job_id), self._shop.settings.terms
         refund_to = request_of(row).refund_to.get(invoice.rail)
-        found = selling.record_found(tx, invoice, status.payments, now)
-        sure = status.state not in ("pending", "unknown")
-        deadline = invoice.expires_at + GRACE_MS if found else (row.hold_until or 0) + GRACE_MS
         allocation = allocate(
-            row.state,
-            invoice.amount.value,
-            found,
-            late=status.late,
-            closing=sure and (closing or now > deadline),
-            refundable=refund_to is not None,
-            terms=self._shop.settings.terms,
+            row.state, invoice.amount.value, found, late=status.late, closing=closing, refundable=refund_to is not None, terms=terms
         )
         selling.allocate_found(tx, invoice, allocation, refund_to, now)
         if allocation.event in ("pay", "pay_late"):
             selling.move_fulfilment(tx, row.job_id, "pay", now, paid_at=now)
         if allocation.event == "pay_late":
             message = "the payment came after the invoice expired; it is returned"
-            fail(tx, selling.fulfilment(tx, row.job_id), "late_payment", message, now, self._shop.settings.terms.refund_minimum)
-        if allocation.event == "expire":
-            selling.move_fulfilment(tx, row.job_id, "expire", now, error_code="expired", error_message="not paid in full in time")
-            if row.claim is not None:  # the buyer says it paid, and waits
-                selling.repeat_effect(tx, "fulfilment", row.job_id, "report_failure", now)
-            selling.close_invoices(tx, row.job_id, now + LATE_WATCH_MS)
+            fail(tx, selling.fulfilment(tx, row.job_id), "late_payment", message, now, terms.refund_minimum)
 
     async def close(self, row: Fulfilment, event: str) -> None:
         """The market ended the job: close it here too; money that comes later moves in the payment table."""
@@ -97,7 +119,7 @@ class Settling:
         assert row.refund_to is not None
         amount = Amount(row.value, row.unit)
         try:
-            proof = await self._shop.wallets[row.rail].refund(payment_of(row), invoice.invoice, row.refund_to, amount, row.key)
+            proof = await self._shop.wallet(row.rail).refund(payment_of(row), invoice.invoice, row.refund_to, amount, row.key)
         except (RefusedError, UsageError, NotFoundError, StateError) as error:
             await self.park(key, str(error))
             return None
@@ -106,7 +128,6 @@ class Settling:
         now = self._shop.world.now_ms()
         await self._shop.journal.write(lambda tx: selling.move_payment(tx, row, "confirm", now, refund_id=proof.payment_id))
         return None
-
 
     async def park(self, key: str, why: str) -> None:
         """A refund that cannot be made is its owner's to decide. Safe to repeat."""
@@ -130,5 +151,3 @@ def _validated(status: PaymentStatus, invoice: Invoice) -> PaymentStatus:
     if any(payment.amount.unit != invoice.amount.unit or payment.amount.value == 0 for payment in status.payments):
         raise PluginError(f"wallet {invoice.rail!r} reports a payment in another unit, or of nothing, for invoice {invoice.invoice_id}")
     return status
-
-

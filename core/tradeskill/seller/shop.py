@@ -11,6 +11,7 @@ from typing import Literal
 from tradeskill.agreement import Request, read_request
 from tradeskill.allocation import Terms
 from tradeskill.contracts import Backend, Limits, Market, Wallet
+from tradeskill.errors import UnavailableError
 from tradeskill.journal import Blobs, Database, Fulfilment, PaymentRow, Transaction, selling
 from tradeskill.journal.records import read_document
 from tradeskill.model import Offer, Payment
@@ -75,6 +76,13 @@ class Shop:
     def wake(self) -> None:
         self.effect_added.set()
 
+    def wallet(self, rail: str) -> Wallet:
+        """UnavailableError where the configuration has it no more: it may come back, and money may wait there."""
+        wallet = self.wallets.get(rail)
+        if wallet is None:
+            raise UnavailableError(f"the rail {rail} has no wallet in the configuration any more: put it back into `wallets`")
+        return wallet
+
     def row(self, job_id: str) -> Fulfilment:
         return self.journal.read(lambda c: selling.fulfilment(c, job_id))
 
@@ -93,7 +101,7 @@ def _request(text: str, buyer: str) -> Request:
     return read_request(read_document(text), buyer)
 
 
-def fail(tx: Transaction, row: Fulfilment, code: str, message: str, now: int, minimum: int, *, doubt: str = "") -> None:
+def fail(tx: Transaction, row: Fulfilment, code: str, message: str, now: int, minimum: Mapping[str, int], *, doubt: str = "") -> None:
     """The job fails and its money becomes refund due (or review), in one transaction, under the fence of `row`.
 
     `doubt`: why the buyer may have the result all the same; then the owner decides about the money.

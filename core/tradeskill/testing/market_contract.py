@@ -77,7 +77,7 @@ class _Floor:
             title="Web page to Markdown",
             description="Any page, any language",
             tags=["web", "markdown"],
-            price=PRICE,
+            prices=(PRICE,),
             input_schema={"type": "object"},
             pure=True,
             trusted=True,

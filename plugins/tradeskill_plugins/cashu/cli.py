@@ -332,7 +332,7 @@ def _gate(profile: Profile, wallet: CashuWallet, kind: Literal["send"], to: str,
     from tradeskill.policy import Intended
     from tradeskill.policy.by_hand import spending
 
-    wish = Intended(f"cashu:{purpose}", Amount(amount, wallet.unit), seller=to, kind=kind)
+    wish = Intended(f"cashu:{purpose}", Amount(amount, wallet.unit), rail=wallet.rail, seller=to, kind=kind)
     return spending(profile.journal, profile.world, wish, profile.guard(), f"a {kind}", profile.ask_owner, lambda: wallet.by_hand.signed(purpose))
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from tradeskill.errors import InputError, RefusedError, UnavailableError, UntrustedError
 from tradeskill.model import Invoice, Network, Proof
 from tradeskill.world import World
-from tradeskill_plugins.cashu.address import read_address
+from tradeskill_plugins.cashu.address import Address, read_address
 from tradeskill_plugins.cashu.bolt11 import chain_of, sats_of
 from tradeskill_plugins.cashu.exchange import payment_id
 from tradeskill_plugins.cashu.keys import Keys
@@ -63,8 +63,7 @@ class Spending:
                     trouble = trouble or error
             if self._settings.lightning and isinstance(bolt11, str):
                 return await self._melted(wish, bolt11)
-            no_mint = RefusedError(f"the seller takes money of {', '.join(address.mints)}; this wallet may use {', '.join(self._settings.mints)}")
-            raise trouble or no_mint
+            raise trouble or self._no_mint(address)
 
         return await self._once(wish, act)
 
@@ -218,6 +217,17 @@ class Spending:
             raise UntrustedError(f"invoice {invoice.invoice_id!r}: {error}") from error
         if asked != invoice.amount.value or (self._network == "live" and chain != "bc"):
             raise UntrustedError(f"invoice {invoice.invoice_id!r}: its Lightning invoice asks for {asked} {UNIT} on {chain}, not for {invoice.amount.value}")
+
+
+    def check_mints(self, invoice: Invoice) -> None:
+        """RefusedError where the payee takes none of our mints and no Lightning may be used instead."""
+        address = read_address(invoice.address, self._network)
+        by_lightning = self._settings.lightning and invoice.details.get("bolt11") is not None
+        if not by_lightning and not set(self._settings.mints) & set(address.mints):
+            raise self._no_mint(address)
+
+    def _no_mint(self, address: Address) -> RefusedError:
+        return RefusedError(f"the seller takes money of {', '.join(address.mints)}; this wallet may use {', '.join(self._settings.mints)}")
 
 
 def locktime_of(invoice: Invoice) -> int:

@@ -130,6 +130,11 @@ class CashuWallet:
     # --- paying
 
     def check(self, invoice: Invoice) -> None:
+        """Also RefusedError where none of our mints will do for it."""
+        self._check_shape(invoice)
+        self._spending.check_mints(invoice)
+
+    def _check_shape(self, invoice: Invoice) -> None:
         if (invoice.rail, invoice.network, invoice.amount.unit) != (self.rail, self._network, self.unit):
             raise UntrustedError(
                 f"invoice {invoice.invoice_id!r} is for {invoice.rail}/{invoice.network} in {invoice.amount.unit}, "
@@ -149,7 +154,7 @@ class CashuWallet:
         return read_address(address, self._network).text
 
     async def pay(self, invoice: Invoice, key: str) -> Proof:
-        self.check(invoice)
+        self._check_shape(invoice)
         await self.keys()
         return await self._spending.pay(invoice, f"pay:{key}")
 

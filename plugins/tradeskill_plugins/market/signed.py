@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tradeskill.agreement import MAX_INPUT
-from tradeskill.errors import AmountError, InputError, UsageError
+from tradeskill.agreement import MAX_INPUT, offer_prices
+from tradeskill.errors import InputError, UntrustedError, UsageError
 from tradeskill.model import NETWORKS, Delivery, Job, JobError, Json, Network, Offer, Result, SignedDocument
-from tradeskill.money import Amount, parse_raw
+from tradeskill.money import Amount, in_unit
 from tradeskill.signing import canonical, digest, document_from_json, document_hash, document_to_json, verify_document
 from tradeskill_plugins.market.entries import (
     MAX_PROOF,
@@ -43,15 +43,16 @@ def offer_entry(document: SignedDocument, caller: str, text: str | None = None, 
         raise UsageError("tags must be a list of at most 16")
     if not isinstance(body.get("input", {}), dict):
         raise UsageError("input must be a JSON Schema object")
-    price = _price(body.get("price"))
+    prices = _prices(body)
+    fixed = in_unit(prices, "raw")  # those in other units are told by the document and the quote only
     entry = OfferEntry(
         offer_id=offer_id or str(body["offer_id"]),
         seller=document.key,
         title=check_text("title", body.get("title"), 1, 120),
         description=check_text("description", body.get("description"), 1, 2_000),
         tags=tuple(check_text("tags", tag, 1, 32) for tag in tags),
-        pricing_mode="quote" if price is None else "fixed",
-        fixed_price=price,
+        pricing_mode="quote" if fixed is None else "fixed",
+        fixed_price=None if fixed is None else str(fixed.value),
         document=text if text is not None else _as_text(document),
         network=_network(body),
     )
@@ -63,14 +64,14 @@ def offer_of(row: Row) -> Offer:
     """The offer of a row that holds a document, without checking it again."""
     document = _stored(row["document"])
     body = document.body
-    price, tags, schema = body.get("price"), body.get("tags"), body.get("input")
+    tags, schema = body.get("tags"), body.get("input")
     return Offer(
         offer_id=str(body["offer_id"]),
         seller=document.key,
         title=str(body["title"]),
         description=str(body["description"]),
         tags=tuple(str(tag) for tag in tags) if isinstance(tags, list) else (),
-        price=Amount(parse_raw(price["amount"]), str(price["unit"])) if isinstance(price, dict) else None,
+        prices=offer_prices(body),
         network=_network(body),
         input_schema=schema if isinstance(schema, dict) else {},
         offer_hash=document_hash(document),
@@ -192,18 +193,11 @@ def _as_text(document: SignedDocument) -> str:
     return json.dumps(document_to_json(document), ensure_ascii=False, separators=(",", ":"))
 
 
-def _price(price: Any) -> str | None:
-    """A fixed price in raw; in any other unit it is told by the document and the quote only."""
-    if price is None:
-        return None
-    if not isinstance(price, dict):
-        raise UsageError("price must be null or {amount, unit}")
-    check_text("price.unit", price.get("unit"), 1, 16)
+def _prices(body: Mapping[str, Json]) -> tuple[Amount, ...]:
     try:
-        amount = str(parse_raw(price.get("amount")))
-        return amount if price["unit"] == "raw" else None
-    except AmountError as error:
-        raise UsageError(f"price.{error}") from error
+        return offer_prices(body)
+    except UntrustedError as error:
+        raise UsageError(str(error)) from error
 
 
 def _network(body: Mapping[str, Json]) -> Network:

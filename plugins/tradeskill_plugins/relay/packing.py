@@ -20,8 +20,10 @@ import zlib
 from collections.abc import Mapping
 from typing import Final
 
+from tradeskill.agreement import offer_prices, read_offer
 from tradeskill.errors import InputError, UntrustedError, UsageError
 from tradeskill.model import Json, Offer, Result, SignedDocument
+from tradeskill.money import in_unit
 from tradeskill.signing import canonical, parse_json, value_hash, verify_document
 from tradeskill_plugins.relay.wire import MAX_REQUEST, MAX_URL, read_time, show_time
 
@@ -226,13 +228,11 @@ def pack_offer(document: SignedDocument) -> dict[str, Json]:
             f"offer: description is {len(description)} characters and the signed rest of the offer {len(mark)}, "
             f"this relay carries {DESCRIPTION_MAX} in all: shorten the description or the input schema"
         )
-    return {"title": title, "description": description + mark, "tags": shown, **_pricing(body.get("price"))}
+    return {"title": title, "description": description + mark, "tags": shown, **_pricing(body)}
 
 
 def unpack_offer(fields: Mapping[str, Json]) -> Offer:
     """The offer in a relay's plain fields, verified. UntrustedError where it is none of ours, or was changed."""
-    from tradeskill.agreement import read_offer
-
     seller, title, tags = fields.get("seller_pubkey"), fields.get("title"), fields.get("tags")
     description = fields.get("description")
     match = _OFFER.fullmatch(description) if isinstance(description, str) and len(description) <= DESCRIPTION_MAX else None
@@ -240,7 +240,7 @@ def unpack_offer(fields: Mapping[str, Json]) -> Offer:
         raise UntrustedError("the offer is not signed")
     blob = _decode(match[2])
     rest = _object(_decompressed(blob[64:]), "offer")
-    if _pricing(rest.get("price")) != {"pricing_mode": fields.get("pricing_mode"), "fixed_price_raw": fields.get("fixed_price_raw")}:
+    if _pricing(rest) != {"pricing_mode": fields.get("pricing_mode"), "fixed_price_raw": fields.get("fixed_price_raw")}:
         raise UntrustedError("the offer shows another price than the signed one")
     unsigned: dict[str, Json] = {**rest, "title": title, "description": match[1]}
     refused: UntrustedError | None = None
@@ -254,10 +254,11 @@ def unpack_offer(fields: Mapping[str, Json]) -> Offer:
     raise refused
 
 
-def _pricing(price: Json) -> dict[str, Json]:
-    if isinstance(price, dict) and price.get("unit") == UNIT:
-        return {"pricing_mode": "fixed", "fixed_price_raw": price.get("amount")}
-    return {"pricing_mode": "quote", "fixed_price_raw": None}
+def _pricing(body: Mapping[str, Json]) -> dict[str, Json]:
+    price = in_unit(offer_prices(body), UNIT)
+    if price is None:
+        return {"pricing_mode": "quote", "fixed_price_raw": None}
+    return {"pricing_mode": "fixed", "fixed_price_raw": str(price.value)}
 
 
 # what they share

@@ -45,7 +45,7 @@ class FulfilmentView(TypedDict):
 @tool(spends=False, repeatable=True)
 async def register_offer(profile: Profile, name: str = "") -> list[dict[str, Any]]:
     """Publish the configured offers (or the one called `name`) on the market. Repeatable; an unchanged offer keeps its version."""
-    from tradeskill_skills.buyer.tools import offer_view
+    from tradeskill_skills.buyer.views import offer_view
 
     listings = profile.listings()
     if name and name not in listings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -26,7 +27,7 @@ from tradeskill.faces.cli.shell import (
     show,
     show_entry,
 )
-from tradeskill.money import Amount, parse_amount
+from tradeskill.money import Amount, format_amounts, parse_amounts
 
 if TYPE_CHECKING:
     from tradeskill.buyer import Buyer
@@ -57,7 +58,8 @@ def offers(
         return
     for offer in found:
         mark = "" if offer["signature_valid"] else "  (SIGNATURE INVALID)"
-        typer.echo(f"{offer['offer_id']}  {offer['price'] or 'by quote':>14}  {printable(offer['title'])}  [{printable(', '.join(offer['tags']))}]{mark}")
+        prices = " or ".join(price["price"] for price in offer["prices"])
+        typer.echo(f"{offer['offer_id']}  {prices or 'by quote':>14}  {printable(offer['title'])}  [{printable(', '.join(offer['tags']))}]{mark}")
     if not found:
         say("no offers here yet: a seller publishes them with `tradeskill sell`")
 
@@ -66,7 +68,9 @@ def offers(
 def hire(
     offer: Annotated[str, typer.Argument(help="Offer id, its beginning, its title or a tag that only one offer has.")],
     input_text: Annotated[str, typer.Option("--input", metavar="JSON|@FILE", help="The job's input: JSON, @FILE or @- for stdin.")],
-    maximum: Annotated[str, typer.Option("--max", metavar="AMOUNT", help='The most this may cost, such as "0.01 XNO". Default: the offer\'s price.')] = "",
+    maximum: Annotated[
+        str, typer.Option("--max", metavar="AMOUNT", help='The most this may cost: "0.01 XNO", "0.01 XNO or 30 sat". Default: the offer\'s price.')
+    ] = "",
     label: Annotated[str, typer.Option("--label", metavar="TEXT", help="Buys the same thing anew; without it the same input is the same purchase.")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Get and verify a quote, pay nothing, cancel.")] = False,
@@ -97,20 +101,21 @@ def hire(
 async def _hire(profile: Profile, name: str, input_text: str, maximum: str, label: str, yes: bool, output: Path | None, as_json: bool) -> int:
     from tradeskill.journal import buying
 
-    chosen, value, cap = await _wish(profile, name, input_text, maximum)
+    chosen, value, caps = await _wish(profile, name, input_text, maximum)
     tools = _buyer_tools()
     buyer = await profile.buyer(lambda purchase: say(f"  {purchase.state}") if not as_json else None)
     label, known = _live_try(profile, buyer, chosen, value, label)
     if known is None or known.state in tools.BEFORE_MONEY:
-        _check_caps(profile, chosen, chosen.price, cap)
+        _check_caps(profile, chosen, chosen.prices, caps)
         if not as_json or not yes:
             new = "" if profile.journal.read(lambda c: buying.check_pin(c, chosen.seller)) else " (never bought from before)"
-            say(f"{printable(chosen.title)}  by seller {chosen.seller[:16]}…{new}  price {chosen.price or 'by quote'}  cap {cap or 'none'}")
+            price, cap = format_amounts(chosen.prices) or "by quote", format_amounts(caps) or "none"
+            say(f"{printable(chosen.title)}  by seller {chosen.seller[:16]}…{new}  price {price}  cap {cap}")
         if not yes:
             confirm("Pay for this job?", "hire", "the payment")
     elif not as_json:
         say(f"the same job was bought before (purchase {known.purchase_id}, {known.state}); no second payment; --label TEXT buys it anew")
-    purchase = await buyer.intend(chosen, value, cap=cap, label=label)
+    purchase = await buyer.intend(chosen, value, caps=caps, label=label)
     purchase = await buyer.drive(purchase.purchase_id)
     view = tools.purchase_view(purchase)
     if purchase.state != "received":
@@ -137,14 +142,23 @@ def _live_try(profile: Profile, buyer: Buyer, offer: Offer, value: Json, label: 
     raise AssertionError("count() does not end")
 
 
-def _check_caps(profile: Profile, offer: Offer, price: Amount | None, cap: Amount | None) -> None:
-    """Before anybody is asked for anything: PolicyError where the policy refuses this offer at this price."""
+def _check_caps(profile: Profile, offer: Offer, prices: Sequence[Amount], caps: Sequence[Amount], rail: str = "") -> None:
+    """Before anybody is asked for anything: PolicyError where the policy refuses this offer at each of these prices."""
     from tradeskill import policy
+    from tradeskill.errors import PolicyError
 
-    if price is not None:
-        wish = policy.Intended("", price, seller=offer.seller, offer=offer.offer_id, tags=offer.tags, markets=profile.market_names)
+    refused: PolicyError | None = None
+    for price in prices:
+        wish = policy.Intended("", price, rail=rail, seller=offer.seller, offer=offer.offer_id, tags=offer.tags, markets=profile.market_names)
         guard = profile.guard()
-        profile.journal.read(lambda c: policy.check(c, wish, guard, cap, profile.world.now_ms()))
+        try:
+            profile.journal.read(partial(policy.check, wish=wish, guard=guard, this=caps, now=profile.world.now_ms()))
+        except PolicyError as error:
+            refused = refused or error
+        else:
+            return
+    if refused is not None:
+        raise refused
 
 
 def _not_received(view: dict[str, Any], as_json: bool) -> int:
@@ -161,31 +175,31 @@ def _not_received(view: dict[str, Any], as_json: bool) -> int:
     return report(failure, False)
 
 
-async def _wish(profile: Profile, name: str, input_text: str, maximum: str) -> tuple[Offer, Json, Amount | None]:
+async def _wish(profile: Profile, name: str, input_text: str, maximum: str) -> tuple[Offer, Json, tuple[Amount, ...]]:
     """What is wanted, checked before anything else is done: offer, input, and the most it may cost."""
     from tradeskill.agreement import check_input
 
     value = read_input(input_text)
-    cap = parse_amount(maximum) if maximum else None
+    caps = parse_amounts(maximum) if maximum else ()
     offer: Offer = await _buyer_tools().find_offer(profile, name)
     check_input(offer.input_schema, value)
-    return offer, value, cap or offer.price
+    return offer, value, caps or offer.prices
 
 
 async def _dry_run(profile: Profile, name: str, input_text: str, maximum: str, as_json: bool) -> int:
     """A real quote for a purchase of its own, which is then canceled, so that the real one may still follow."""
     from tradeskill.errors import RefusedError
 
-    chosen, value, cap = await _wish(profile, name, input_text, maximum)
-    _check_caps(profile, chosen, chosen.price, cap)
+    chosen, value, caps = await _wish(profile, name, input_text, maximum)
+    _check_caps(profile, chosen, chosen.prices, caps)
     buyer = await profile.buyer()
-    purchase = await buyer.intend(chosen, value, cap=cap, label=f"dry run {profile.world.random_bytes(8).hex()}")
+    purchase = await buyer.intend(chosen, value, caps=caps, label=f"dry run {profile.world.random_bytes(8).hex()}")
     purchase = await buyer.drive(purchase.purchase_id, ("verified",))
     view = _buyer_tools().purchase_view(purchase)
     if purchase.state != "verified":
         raise RefusedError(f"no quote: {(view['error'] or {'message': purchase.state})['message']}; nothing was paid")
     await buyer.cancel(purchase.purchase_id, "dry run")
-    _check_caps(profile, chosen, Amount(int(purchase.amount or "0"), purchase.unit or "raw"), cap)
+    _check_caps(profile, chosen, [Amount(int(purchase.amount or "0"), purchase.unit or "raw")], caps, purchase.rail or "")
     if as_json:
         show({**view, "state": "canceled", "dry_run": True, "next": "the same command without --dry-run"})
     else:

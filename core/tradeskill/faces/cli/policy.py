@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,6 +13,7 @@ from tradeskill.faces.cli.shell import AsJson, PasswordFile, example, group, loa
 
 if TYPE_CHECKING:
     from tradeskill.journal.spending import Grant
+    from tradeskill.money import Amount
     from tradeskill.policy.owner import Changed, Owner
     from tradeskill.profile import Profile
 
@@ -260,6 +261,7 @@ def check(
     seller: Annotated[str, typer.Option("--seller", help="Its key; with --send, an address.")] = "",
     offer: Annotated[str, typer.Option("--offer", help="Offer id.")] = "",
     tag: Annotated[list[str] | None, typer.Option("--tag", help="A tag of the offer; may be repeated.")] = None,
+    rail: Annotated[str, typer.Option("--rail", help="The rail it would leave by.")] = "",
     send: Annotated[bool, typer.Option("--send", help="As for `wallet send`, not for a purchase.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -276,9 +278,9 @@ def check(
         value = parse_amount(amount)
         async with load_profile() as profile:
             markets = () if send else profile.market_names
-            wish = Intended("", value, seller=seller, offer=offer, tags=tuple(tag or ()), markets=markets, kind="send" if send else "purchase")
+            wish = Intended("", value, rail=rail, seller=seller, offer=offer, tags=tuple(tag or ()), markets=markets, kind="send" if send else "purchase")
             guard = profile.guard()
-            found = profile.journal.read(lambda c: verdict(c, wish, guard, None, profile.world.now_ms()))
+            found = profile.journal.read(lambda c: verdict(c, wish, guard, (), profile.world.now_ms()))
         if isinstance(found, Allowed):
             return {"verdict": "allowed", "rule": None, "why": None, "over_by": None, "unit": None}, None
         over = str(found.over_by) if isinstance(found, Refused) and found.over_by is not None else None
@@ -361,5 +363,7 @@ def _seconds(text: str) -> int:
     return int(match[1]) * SECONDS[match[2]]
 
 
-def _text(amount: object) -> str | None:
-    return None if amount is None else str(amount)
+def _text(caps: Sequence[Amount]) -> str | None:
+    from tradeskill.money import format_amounts
+
+    return format_amounts(caps) or None

@@ -58,7 +58,9 @@ async def _sell(profile: Profile, idle: float | None, drain: bool, as_json: bool
     seller = await profile.seller()
     _on_signals(seller, as_json)
     await seller.publish()
-    names = [f"{listing.name} ({listing.offer.price or 'by quote'})" for listing in profile.listings().values()]
+    from tradeskill.money import format_amounts
+
+    names = [f"{listing.name} ({format_amounts(listing.offer.prices) or 'by quote'})" for listing in profile.listings().values()]
     ready = {"event": "ready", "offers": {listing.name: listing.offer.offer_id for listing in profile.listings().values()}, "seller": profile.identity.key}
     if as_json:
         sys.stdout.write(f"{_compact(ready)}\n")

@@ -14,6 +14,7 @@ from tradeskill.agreement import read_offer
 from tradeskill.contracts import Changes
 from tradeskill.errors import NotFoundError, RefusedError, StateError, TradeskillError, UnavailableError, UntrustedError, UsageError
 from tradeskill.model import Delivery, Job, JobError, Json, Lock, Offer, Result, SignedDocument
+from tradeskill.money import in_unit
 from tradeskill.signing import digest, document_hash, document_to_json
 from tradeskill_plugins.relay.client.dialect import LIST_MAX, Dialect, Parts, body_of, checked_id
 from tradeskill_plugins.relay.client.hints import HintStreams
@@ -54,9 +55,9 @@ class Ours(Dialect):
     async def publish(self, document: SignedDocument) -> Offer:
         """Under its own id, so that it may be sent as often as need be."""
         offer = read_offer(document)
-        fixed = offer.price is not None and offer.price.unit == "raw"
+        fixed = in_unit(offer.prices, "raw")
         fields: dict[str, Json] = {"title": offer.title, "description": offer.description, "tags": [*offer.tags], "active": True}
-        fields |= {"pricing_mode": "fixed", "fixed_price_raw": str(offer.price.value)} if fixed and offer.price else {"pricing_mode": "quote"}
+        fields |= {"pricing_mode": "quote"} if fixed is None else {"pricing_mode": "fixed", "fixed_price_raw": str(fixed.value)}
         question = Question("POST", "/v1/offers", body_of({**fields, "document": document_to_json(document)}), lane="step")
         answer = await self._parts.transport.exchange(question)
         return self.read_offer(object_in(answer.value, "offer"))
