@@ -84,6 +84,47 @@ PLANTS: Final = (
         '        return PaymentStatus("paid", (Payment(f"said of {invoice.invoice_id}", invoice.amount, 1),))\n'
         "    return status\n",
     ),
+    # several rails
+    Plant(
+        "both-invoices-pay",
+        f"{SELLER}/settling.py",
+        "            row.state, invoice.amount.value, found, late",
+        '            "quoted" if row.state == "paid" else row.state, invoice.amount.value, found, late',
+    ),
+    Plant(
+        "refund-by-another-rail",
+        f"{SELLER}/settling.py",
+        "refund_to = request_of(row).refund_to.get(invoice.rail)",
+        'refund_to = next(iter(request_of(row).refund_to.values()), None)',
+    ),
+    Plant(
+        "one-rail-down-hides-the-others",
+        f"{SELLER}/settling.py",
+        "                trouble = trouble or error\n",
+        "                raise error\n",
+        ("tests/test_flow_rails.py::test_one_rail_down_hides_no_payment_on_the_other",),
+    ),
+    Plant(
+        "expired-while-a-rail-is-down",
+        f"{SELLER}/settling.py",
+        "        sure = sure and all(",
+        "        sure = all(",
+        ("tests/test_flow_rails.py::test_a_job_does_not_expire_while_one_of_its_rails_cannot_be_asked",),
+    ),
+    Plant(
+        "minimum-across-units",
+        "core/tradeskill/allocation.py",
+        "terms.refund_minimum.get(amount.unit, 0)",
+        "max(terms.refund_minimum.values(), default=0)",
+        ("tests/test_flow_rails.py::test_a_minimum_for_refunds_in_one_unit_keeps_nothing_in_another",),
+    ),
+    Plant(
+        "refused-rail-picked",
+        "core/tradeskill/choosing.py",
+        "ranks.append((refused, ",
+        "ranks.append((False, ",
+        ("tests/test_flow_rails.py::test_the_policy_picks_the_rail",),
+    ),
     Plant(
         "a-claim-is-believed",
         f"{SELLER}/worker.py",
@@ -138,7 +179,7 @@ PLANTS: Final = (
         '            await self._give_up(purchase, "release", "unknown", "not published")\n'
         '            return\n        if proof.state == "nothing":\n            raise',
     ),
-    Plant("cap-unchecked", f"{POLICY}/gate.py", "    if caps.in_total is None or replaced:\n", "    if True:\n"),
+    Plant("cap-unchecked", f"{POLICY}/gate.py", "    if not caps.in_total or replaced:\n", "    if True:\n"),
     Plant(
         "window-forgotten",
         f"{POLICY}/gate.py",

@@ -112,14 +112,15 @@ async def _cancel(play: Play) -> None:
         await life.start(buyer.cancel(play.rng.choice(purchases)[0]))
 
 
-async def _invoice(play: Play) -> tuple[str, int, int] | None:
-    """Of the first quoted job: address, amount, expiry."""
+async def _invoices(play: Play) -> list[tuple[str, int, int]]:
+    """Of the first quoted job, in an order that is drawn: address, amount, expiry of each. None where nothing was quoted."""
     try:
         await asyncio.wait_for(play.quoted.wait(), 60.0)
     except TimeoutError:
-        return None
-    row = play.seller_disk.table.raw.execute("SELECT address, amount, expires_at FROM invoices ORDER BY job_id LIMIT 1").fetchone()
-    return None if row is None else (row[0], int(row[1]), row[2])
+        return []
+    rows = play.seller_disk.table.raw.execute("SELECT job_id, address, amount, expires_at FROM invoices ORDER BY job_id, rail").fetchall()
+    found = [(address, int(amount), expires_at) for job_id, address, amount, expires_at in rows if job_id == rows[0][0]]
+    return play.rng.sample(found, len(found)) if len(found) > 1 else found
 
 
 def _send(play: Play, to: str, amount: int, number: int) -> None:
@@ -127,10 +128,10 @@ def _send(play: Play, to: str, amount: int, number: int) -> None:
 
 
 async def _stranger_pays(play: Play, kind: str, amounts: Callable[[int], list[int]]) -> None:
-    invoice = await _invoice(play)
-    if invoice is None:
+    invoices = await _invoices(play)
+    if not invoices:
         return
-    address, price, expires_at = invoice
+    address, price, expires_at = invoices[0]
     if kind == "third.late":
         now = play.market_world.now_ms()
         await asyncio.sleep((expires_at - now) / 1000 + play.rng.choice((1.0, 30.0, 100.0, 2200.0)))
@@ -138,6 +139,9 @@ async def _stranger_pays(play: Play, kind: str, amounts: Callable[[int], list[in
     for number, amount in enumerate(amounts(price)):
         await asyncio.sleep(play.rng.choice((0.0, 0.05, 0.2, 1.0, 5.0)))
         _send(play, address, amount, number + 16 * list(DEEDS).index(kind))
+    if kind == "third.double":  # once more, on the other rail
+        for address, price, _ in invoices[1:]:
+            _send(play, address, price, 8 + 16 * list(DEEDS).index(kind))
 
 
 def _under(play: Play) -> Coroutine[Any, Any, None]:
@@ -167,7 +171,7 @@ def _late(play: Play) -> Coroutine[Any, Any, None]:
 
 async def collect(play: Play) -> None:
     """The owner's `wallet sweep`, again and again, in processes of its own."""
-    if not await _invoice(play):
+    if not await _invoices(play):
         return
     for number in range(12):
         await asyncio.sleep(play.rng.choice((0.1, 0.5, 1.0, 3.0)))
@@ -183,12 +187,13 @@ async def collect(play: Play) -> None:
 
 
 async def _sweep(play: Play, life: Life) -> None:
-    wallet = WalletHandle(play.ledger, "seller", life, play.network)
-    await FakeWallet.open(wallet)
-    await wallet.collect()
-    await life.world.sleep(1.0)
-    await wallet.collect()
-    await wallet.close()
+    for rail in play.scenario.rails:
+        wallet = WalletHandle(play.ledger, "seller", life, play.network, rail)
+        await FakeWallet.open(wallet)
+        await wallet.collect()
+        await life.world.sleep(1.0)
+        await wallet.collect()
+        await wallet.close()
 
 
 DEEDS: Final[dict[str, Callable[[Play], Coroutine[Any, Any, None]]]] = {

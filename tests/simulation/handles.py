@@ -20,8 +20,9 @@ from tradeskill_plugins.market.embedded import EmbeddedMarket
 
 from .faults import Faults
 from .life import Life
+from .scenario import UNITS
 
-__all__ = ["BackendHandle", "MarketHandle", "Network", "WalletHandle"]
+__all__ = ["BackendHandle", "MarketHandle", "Network", "WalletHandle", "store_name"]
 
 T = TypeVar("T")
 
@@ -165,11 +166,16 @@ def _altered(document: SignedDocument, **fields: Any) -> SignedDocument:
 _ADDRESSES = tuple(fake_address("dev", "thief", n) for n in range(2))
 
 
-class WalletHandle(FakeWallet):
-    """The fake rail as one life reaches it."""
+def store_name(owner: str, rail: str) -> str:
+    """Of a wallet's store on the ledger."""
+    return owner if rail == "fake" else f"{owner}'s {rail}s"
 
-    def __init__(self, ledger: FakeLedger, name: str, life: Life, network: Network) -> None:
-        super().__init__(ledger, life.world, name, fault=self._struck)
+
+class WalletHandle(FakeWallet):
+    """One of the two fake rails as one life reaches it: the same ledger, with addresses and a unit of its own."""
+
+    def __init__(self, ledger: FakeLedger, name: str, life: Life, network: Network, rail: str = "fake") -> None:
+        super().__init__(ledger, life.world, store_name(name, rail), rail=rail, unit=UNITS[rail], fault=self._struck)
         self._life, self._network = life, network
 
     def _struck(self, place: str) -> str:

@@ -21,7 +21,10 @@ from tradeskill.model import SignedDocument
 from tradeskill.seller.shop import execution_id
 from tradeskill.signing import canonical, digest
 from tradeskill.testing.fake_backend import FakeMachine
-from tradeskill.testing.fakes import FakeLedger
+from tradeskill.testing.fakes import FakeLedger, FakeStore
+
+from .handles import store_name
+from .scenario import UNITS
 
 __all__ = ["AT_REST", "BuyerSide", "SellerSide", "Stage", "buyer_committed", "seller_committed", "started"]
 
@@ -42,7 +45,7 @@ class BuyerSide:
     name: str  # of its wallet
     key: str
     raw: sqlite3.Connection
-    cap: int | None
+    caps: dict[str, int]  # by unit; empty: none
     purchases: dict[str, str] = field(default_factory=dict)  # id -> state
     log: spendlog.Replay = field(default_factory=spendlog.Replay)  # of the entries seen so far
 
@@ -157,14 +160,15 @@ def buyer_committed(stage: Stage, buyer: BuyerSide) -> Iterator[str]:
             yield f"I6: purchase {purchase_id} went from {was} to {state}"
         buyer.purchases[purchase_id] = state
     totals = dict(_rows(buyer.raw, "SELECT name, value FROM totals"))
-    spent, reserved = int(totals.get("spent:raw", "0")), int(totals.get("reserved:raw", "0"))
-    if buyer.cap is not None and spent + reserved > buyer.cap:
-        yield f"I5: spent {spent} + reserved {reserved} is over the cap {buyer.cap}"
-    held = {"committed": 0, "reserved": 0, "released": 0}
-    for state, amount in _rows(buyer.raw, "SELECT state, amount FROM reservations"):
-        held[state] += int(amount)
-    if (held["committed"], held["reserved"]) != (spent, reserved):
-        yield f"I5: the running totals {spent} and {reserved} are not the sums of the reservations {held}"
+    held: dict[tuple[str, str], int] = {}
+    for state, unit, amount in _rows(buyer.raw, "SELECT state, unit, amount FROM reservations"):
+        held[state, unit] = held.get((state, unit), 0) + int(amount)
+    for unit in UNITS.values():
+        spent, reserved = int(totals.get(f"spent:{unit}", "0")), int(totals.get(f"reserved:{unit}", "0"))
+        if buyer.caps and spent + reserved > buyer.caps[unit]:
+            yield f"I5: spent {spent} + reserved {reserved} {unit} is over the cap {buyer.caps[unit]}"
+        if (held.get(("committed", unit), 0), held.get(("reserved", unit), 0)) != (spent, reserved):
+            yield f"I5: the running totals {spent} and {reserved} {unit} are not the sums of the reservations {held}"
     yield from _spend_log(buyer)
 
 
@@ -209,15 +213,17 @@ def i2_exact_sums(stage: Stage) -> Iterator[str]:
         received = stage.ledger.received(address)
         if received != found.get(invoice_id, 0):
             yield f"I2: invoice {invoice_id} received {received}, the journal holds {found.get(invoice_id, 0)}"
-    store = stage.ledger.stores["seller"]
-    sent = {purpose.removeprefix("refund:"): transfer for purpose, transfer in store.sends.items() if purpose.startswith("refund:")}
+    sends = [pair for store in _stores(stage, "seller") for pair in store.sends.items()]
+    sent = {purpose.removeprefix("refund:"): transfer for purpose, transfer in sends if purpose.startswith("refund:")}
+    if len(sent) != sum(purpose.startswith("refund:") for purpose, _ in sends):
+        yield "I2: one refund was signed on two rails"
     owed = {}
     rows = _rows(stage.seller.raw, "SELECT rail, network, payment_id, part, amount, refund_to, state, job_id FROM payments WHERE refund_to IS NOT NULL")
     for rail, network, payment_id, part, amount, to, state, job_id in rows:
         if state in ("refunding", "refunded"):
             owed[f"{rail}/{network}/{payment_id}/{part}"] = (int(amount), to, state)
         requests = [row[0] for row in _rows(stage.seller.raw, "SELECT request FROM fulfilments WHERE job_id = ?", (job_id,))]
-        if not any(to in read_document(text).body["refund_to"].values() for text in requests):  # type: ignore[operator,union-attr]  # a request's shape
+        if not any(to == read_document(text).body["refund_to"].get(rail) for text in requests):  # type: ignore[union-attr]  # a request's shape
             yield f"I2: payment {payment_id} goes back to {to}, which its buyer did not sign"
     for key, transfer in sent.items():
         if key not in owed or (transfer.amount, transfer.to) != owed[key][:2]:
@@ -248,10 +254,12 @@ def i4_outcome(stage: Stage) -> Iterator[str]:
     for job_id, state in _rows(stage.seller.raw, "SELECT job_id, state FROM fulfilments WHERE paid_at IS NOT NULL"):
         money = [row[0] for row in _rows(stage.seller.raw, "SELECT state FROM payments WHERE job_id = ?", (job_id,))]
         if state == "delivered":
-            price = max(int(row[0]) for row in _rows(stage.seller.raw, "SELECT amount FROM invoices WHERE job_id = ?", (job_id,)))
-            allocated = sum(int(row[0]) for row in _rows(stage.seller.raw, "SELECT amount FROM payments WHERE job_id = ? AND state = 'allocated'", (job_id,)))
-            if allocated != price:
-                yield f"I4: job {job_id} is delivered for {allocated} of {price}: {money}"
+            prices = dict(_rows(stage.seller.raw, "SELECT invoice_id, amount FROM invoices WHERE job_id = ?", (job_id,)))
+            allocated: dict[str, int] = {}
+            for invoice_id, amount in _rows(stage.seller.raw, "SELECT invoice_id, amount FROM payments WHERE job_id = ? AND state = 'allocated'", (job_id,)):
+                allocated[invoice_id] = allocated.get(invoice_id, 0) + int(amount)
+            if len(allocated) != 1 or any(value != int(prices[invoice_id]) for invoice_id, value in allocated.items()):
+                yield f"I4: job {job_id} is delivered for {allocated} of {prices}: {money}"
         elif state == "failed":
             if any(m not in ("refunded", "review", "surplus") for m in money):
                 yield f"I4: job {job_id} failed and its money is {money}"
@@ -287,6 +295,8 @@ def i5_one_send(stage: Stage) -> Iterator[str]:
     """One signed send a purchase, to its own invoice, and never without a reservation that still counts it."""
     for buyer in stage.buyers:
         sends = _sends(stage, buyer)
+        if len(sends) != sum(len(store.sends) for store in _stores(stage, buyer.name)):
+            yield f"I5: {buyer.name} signed one payment on two rails"
         by_invoice = {}
         for purchase_id, state, invoice, held in _rows(
             buyer.raw,
@@ -317,8 +327,7 @@ def i6_frozen(stage: Stage) -> Iterator[str]:
 
 def i7_signed(stage: Stage) -> Iterator[str]:
     """Work only on requests that their buyers signed, money only to addresses the seller gave out, results only as they were made."""
-    store = stage.ledger.stores["seller"]
-    issued = {invoice.address for invoice in store.invoices.values()}
+    issued = {invoice.address for store in _stores(stage, "seller") for invoice in store.invoices.values()}
     rows = _rows(stage.seller.raw, "SELECT job_id, buyer, request, result_sha256 FROM fulfilments WHERE state NOT IN ('seen', 'refused')")
     made = {}
     for job_id, buyer, request, sha256 in rows:
@@ -357,8 +366,13 @@ def i8_no_secret(stage: Stage) -> Iterator[str]:
 
 
 def _sends(stage: Stage, buyer: BuyerSide) -> dict[str, Any]:
-    store = stage.ledger.stores.get(buyer.name)
-    return {} if store is None else store.sends
+    return {purpose: transfer for store in _stores(stage, buyer.name) for purpose, transfer in store.sends.items()}
+
+
+def _stores(stage: Stage, owner: str) -> list[FakeStore]:
+    """Of its wallets, on either rail."""
+    names = (store_name(owner, rail) for rail in UNITS)
+    return [stage.ledger.stores[name] for name in names if name in stage.ledger.stores]
 
 
 AT_REST: Final[tuple[Callable[[Stage], Iterator[str]], ...]] = (

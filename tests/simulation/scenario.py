@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from tradeskill.allocation import Terms
@@ -13,9 +13,11 @@ from tradeskill.seller import SellerSettings
 
 from .faults import CRASHES, KINDS, ONCE
 
-__all__ = ["PRICE", "Scenario", "drawn"]
+__all__ = ["COINS", "PRICE", "UNITS", "Scenario", "drawn"]
 
 PRICE: Final = Amount(10**27 + 7, "raw")  # no float holds it
+COINS: Final = Amount(211, "sat")  # on the second rail
+UNITS: Final = {"fake": "raw", "coin": "sat"}  # by rail
 
 _PAUSES: Final = (  # where a worker falls asleep: mostly while it holds a job
     "seller.lock",
@@ -58,6 +60,8 @@ class Scenario:
     capacity: tuple[int, int] = (100, 100)
     collects: bool = False  # the owner sweeps now and then
     gone_at: str = ""  # the state in which the first buyer walks away
+    rails: tuple[str, ...] = ("fake",)  # what the seller takes, each at its own price
+    buyers_rails: tuple[tuple[str, ...], ...] = (("fake",),)  # what each buyer has, favourite first
 
 
 def drawn(seed: int, rng: random.Random) -> Scenario:
@@ -68,7 +72,7 @@ def drawn(seed: int, rng: random.Random) -> Scenario:
     buyers = 2 if rng.random() < 0.15 else 1
     jobs = max(buyers, rng.choices((1, 2, 3, 4), (65, 20, 9, 6))[0])
     long_work = label == "seller.heartbeat" or rng.random() < 0.1
-    return Scenario(
+    plain = Scenario(
         faults=faults,
         faults_until=rng.choice((3.0, 20.0, 100.0, 400.0)),
         crash=crash,
@@ -93,4 +97,9 @@ def drawn(seed: int, rng: random.Random) -> Scenario:
         capacity=rng.choice(((100, 100), (100, 100), (100, 100), (2, 1))),
         collects=label.startswith(("sweep", "receive")) or rng.random() < 0.1,
         gone_at=rng.choice(("accepted", "accepted", "paid")) if "buyer.gone" in faults else "",
+        buyers_rails=(("fake",),) * buyers,
     )
+    if rng.random() < 0.6:
+        return plain
+    ways = (("fake", "coin"), ("coin", "fake"), ("coin", "fake"), ("coin",), ("fake",))
+    return replace(plain, rails=rng.choice((("fake", "coin"), ("fake", "coin"), ("coin",))), buyers_rails=tuple(rng.choice(ways) for _ in range(buyers)))

@@ -15,9 +15,10 @@ from typing import Any, Final
 
 from tradeskill.agreement import read_offer, sign_offer
 from tradeskill.buyer import Buyer, BuyerSettings
-from tradeskill.contracts import Limits, Task
+from tradeskill.contracts import Limits, Task, Wallet
 from tradeskill.errors import StorageError, UnavailableError
 from tradeskill.journal import Database
+from tradeskill.model import Offer
 from tradeskill.money import Amount
 from tradeskill.policy import Caps
 from tradeskill.seller import Listing, Seller, Shop
@@ -31,10 +32,10 @@ from tradeskill_plugins.market.store import open_sqlite
 from . import deeds
 from .disk import Connection, Disk, journal_disk, market_table
 from .faults import DEEDS, Faults
-from .handles import BackendHandle, MarketHandle, Network, WalletHandle
+from .handles import BackendHandle, MarketHandle, Network, WalletHandle, store_name
 from .invariants import AT_REST, BuyerSide, SellerSide, Stage, buyer_committed, seller_committed, started
 from .life import Endless, Life, SimLoop
-from .scenario import PRICE, Scenario, drawn
+from .scenario import COINS, PRICE, UNITS, Scenario, drawn
 
 __all__ = ["Outcome", "Play", "play", "played"]
 
@@ -42,11 +43,12 @@ SEEDS = (b"seller's identity for simulations"[:32], b"buyer 0's identity for sim
 SELLER, *BUYERS = (Identity(seed) for seed in SEEDS)
 SECRETS = tuple(text for seed in SEEDS for text in (seed.decode(), seed.hex()))
 SCHEMA: dict[str, Any] = {"type": "object", "required": ["url"], "properties": {"url": {"type": "string"}}, "additionalProperties": False}
+PRICES = {"fake": PRICE, "coin": COINS}
 REST_SECONDS = 6000.0  # more than any deadline of the flows
 CRASHES_AT_MOST = 6
 
 
-def _offer(pure: bool) -> Any:
+def _offer(pure: bool, rails: tuple[str, ...]) -> Any:
     return read_offer(
         sign_offer(
             SELLER,
@@ -55,7 +57,7 @@ def _offer(pure: bool) -> Any:
             title="Web page to Markdown",
             description="for simulations",
             tags=["web"],
-            prices=(PRICE,),
+            prices=[PRICES[rail] for rail in rails],
             input_schema=SCHEMA,
             pure=pure,
             trusted=True,
@@ -64,7 +66,7 @@ def _offer(pure: bool) -> Any:
     )
 
 
-OFFERS = {pure: _offer(pure) for pure in (True, False)}
+OFFERS = {(pure, rails): _offer(pure, rails) for pure in (True, False) for rails in (("fake",), ("coin",), ("fake", "coin"))}
 
 
 @dataclass
@@ -154,7 +156,7 @@ class Play:
         self.buyer_disks: list[Disk] = []
         sides = []
         for i, cap in enumerate(self.scenario.caps):
-            side = BuyerSide(f"buyer{i}", BUYERS[i].key, None, cap)  # type: ignore[arg-type]  # its disk follows
+            side = BuyerSide(f"buyer{i}", BUYERS[i].key, None, _in_units(cap))  # type: ignore[arg-type]  # its disk follows
             disk = journal_disk(self.faults, partial(self._buyer_committed, side))
             side.raw = disk.table.raw
             self.buyer_disks.append(disk)
@@ -299,10 +301,12 @@ class Play:
 
     def _fund(self) -> None:
         for i in range(len(self.buyer_disks)):
-            wallet = FakeWallet(self.ledger, VirtualWorld(0), f"buyer{i}")
-            self.ledger.fund(wallet._main, 100 * PRICE.value)
+            for rail in self.scenario.buyers_rails[i]:
+                wallet = FakeWallet(self.ledger, VirtualWorld(0), store_name(f"buyer{i}", rail))
+                self.ledger.fund(wallet._main, 100 * PRICES[rail].value)
         self.ledger.fund(deeds.STRANGER, 1000 * PRICE.value)
-        FakeWallet(self.ledger, VirtualWorld(0), "seller")  # its store, looked at by the invariants
+        for rail in UNITS:
+            FakeWallet(self.ledger, VirtualWorld(0), store_name("seller", rail))  # its store, looked at by the invariants
 
     def _deed(self, deed: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(deed)
@@ -344,11 +348,10 @@ class Play:
         return life
 
     async def _sell(self, life: Life, role: str) -> None:
-        wallet = WalletHandle(self.ledger, "seller", life, self.network)
+        wallets = await self._wallets("seller", self.scenario.rails, life)
         market = MarketHandle(EmbeddedMarket(self.store, SELLER, self.market_world), life, self.network)
-        await FakeWallet.open(wallet)
         await market.open()
-        offer = OFFERS[self.scenario.pure]
+        offer = self._offered
         jobs, per_buyer = self.scenario.capacity
         listing = Listing("extract", offer, run=("x",), backend="fake", pure=self.scenario.pure, trusted=True, limits=LIMITS, jobs=jobs, per_buyer=per_buyer)
         shop = Shop(
@@ -356,7 +359,7 @@ class Play:
             journal=Database(partial(one, Connection(self.seller_disk, life)), life.world, "dev"),  # type: ignore[arg-type,return-value]  # as much of it as is used
             blobs=self.seller_disk.blobs,
             market=market,
-            wallets={"fake": wallet},
+            wallets=wallets,
             backends={"fake": BackendHandle(self.machine, life, self.network, SELLER.key)},
             listings={"extract": listing},
             settings=self.scenario.settings,
@@ -367,14 +370,24 @@ class Play:
         self.sellers[life.name] = Seller(shop)
         await self.sellers[life.name].run()
 
+    async def _wallets(self, owner: str, rails: tuple[str, ...], life: Life) -> dict[str, Wallet]:
+        wallets = {rail: WalletHandle(self.ledger, owner, life, self.network, rail) for rail in rails}
+        for wallet in wallets.values():
+            await FakeWallet.open(wallet)
+        return {**wallets}
+
+    @property
+    def _offered(self) -> Offer:
+        offer: Offer = OFFERS[self.scenario.pure, self.scenario.rails]
+        return offer
+
     def _is_dead(self, name: str) -> bool:
         return all(life.name != name for life in self.lives.values())
 
     async def buy(self, life: Life, role: str) -> None:
         index = int(role.split("-")[1])
-        wallet = WalletHandle(self.ledger, f"buyer{index}", life, self.network)
+        wallets = await self._wallets(f"buyer{index}", self.scenario.buyers_rails[index], life)
         market = MarketHandle(EmbeddedMarket(self.store, BUYERS[index], self.market_world), life, self.network)
-        await FakeWallet.open(wallet)
         await market.open()
         cap = self.scenario.caps[index]
         buyer = Buyer(
@@ -382,9 +395,11 @@ class Play:
             journal=Database(partial(one, Connection(self.buyer_disks[index], life)), life.world, "dev"),  # type: ignore[arg-type,return-value]  # as above
             blobs=self.buyer_disks[index].blobs,
             market=market,
-            wallets={"fake": wallet},
+            wallets=wallets,
             settings=BuyerSettings(
-                caps=Caps(in_total=() if cap is None else (Amount(cap, "raw"),)), deliver_timeout=4000.0, poll_seconds=self.scenario.settings.poll_seconds
+                caps=Caps(in_total=tuple(Amount(most, unit) for unit, most in _in_units(cap).items())),
+                deliver_timeout=4000.0,
+                poll_seconds=self.scenario.settings.poll_seconds,
             ),
             world=life.world,
             progress=lambda purchase: self.tell(f"{life.name} purchase {purchase.purchase_id[:6]} {purchase.state} {purchase.error_message or ''}"),
@@ -395,7 +410,7 @@ class Play:
     async def _hire(self, life: Life, buyer: Buyer, url: str, index: int) -> None:
         while True:
             try:
-                purchase = await buyer.intend(OFFERS[self.scenario.pure], {"url": url})
+                purchase = await buyer.intend(self._offered, {"url": url})
                 break
             except UnavailableError:
                 await life.world.sleep(1.0)
@@ -482,6 +497,14 @@ class Play:
         self.outcome.faults = self.faults.counts
         paid = self.seller_disk.table.raw.execute("SELECT COUNT(*) FROM fulfilments WHERE paid_at IS NOT NULL").fetchone()
         self.outcome.paid_jobs = paid[0]
+
+
+def _in_units(cap: int | None) -> dict[str, int]:
+    """The same cap on both rails: enough for as many jobs. None: no cap."""
+    if cap is None:
+        return {}
+    jobs, rest = divmod(cap, PRICE.value)
+    return {PRICE.unit: cap, COINS.unit: (jobs + 1) * COINS.value - 1 if rest else jobs * COINS.value}
 
 
 LIMITS: Final = Limits(seconds=90.0)
