@@ -17,9 +17,10 @@ from tests.rig import PRICE, SCHEMA, Disk
 from tests.test_relay_contract import served
 from tradeskill.agreement import read_offer, sign_offer
 from tradeskill.buyer import Buyer, BuyerSettings
-from tradeskill.contracts import PluginContext
+from tradeskill.contracts import PluginContext, Wallet
 from tradeskill.journal import Database, Fulfilment, Purchase, selling
 from tradeskill.model import Offer, Result
+from tradeskill.money import Amount
 from tradeskill.seller import Listing, Seller, SellerSettings, Shop
 from tradeskill.signing import Identity
 from tradeskill.testing.fake_backend import FakeBackend, FakeMachine, Plan
@@ -30,6 +31,7 @@ from tradeskill_plugins.relay.client.settings import Settings, UploadSettings
 
 OFFER = "5f0c7f1e-3d0a-4b53-9a54-0c7a6a2b9a11"
 PATIENCE = 240.0  # seconds for what takes ten on a machine with nothing else to do
+COINS = Amount(21, "sat")
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Trade:
     allow: frozenset[str] = frozenset({"no-fence", "small-results-only"})
     upload: UploadSettings | None = None
     settings: dict[str, float] = field(default_factory=dict)  # of both flows
+    coins: bool = False  # both also have a wallet of a rail that such a relay knows nothing of
 
     def __post_init__(self) -> None:
         self.ledger = FakeLedger(self.world.now_ms, "dev", 0)
@@ -69,7 +72,7 @@ class Trade:
                 title="Web page to Markdown",
                 description="test",
                 tags=["web"],
-                prices=(PRICE,),
+                prices=(PRICE, COINS) if self.coins else (PRICE,),
                 input_schema=SCHEMA,
                 pure=True,
                 trusted=True,
@@ -77,10 +80,16 @@ class Trade:
             )
         )
 
-    async def wallet(self, side: str) -> FakeWallet:
-        wallet = FakeWallet(self.ledger, self.world, side, rail="nano")
-        await wallet.open()
-        return wallet
+    async def wallets(self, side: str) -> dict[str, Wallet]:
+        """The buyer's with money in them, and the rail that the relay cannot carry first."""
+        found = [FakeWallet(self.ledger, self.world, f"{side}'s coins", rail="coin", unit="sat")] if self.coins else []
+        found.append(FakeWallet(self.ledger, self.world, side, rail="nano"))
+        for wallet in found:
+            await wallet.open()
+            if side == "buyer":
+                self.ledger.fund(await wallet.address(), 10**9)
+                await wallet.collect()
+        return {wallet.rail: wallet for wallet in found}
 
     async def seller(self) -> Seller:
         listing = Listing("extract", self.offer(), run=("x",), backend="fake", pure=True, trusted=True, jobs=500, per_buyer=500)
@@ -90,7 +99,7 @@ class Trade:
                 journal=self.journal("seller"),
                 blobs=self.disks["seller"].blobs,
                 market=await self.market("seller"),
-                wallets={"nano": await self.wallet("seller")},
+                wallets=await self.wallets("seller"),
                 backends={"fake": FakeBackend(self.machine, self.world, self.identities["seller"].key)},
                 listings={"extract": listing},
                 settings=SellerSettings(**{"poll_seconds": 0.05, **self.settings}),  # type: ignore[arg-type]  # the tests name fields that it has
@@ -101,15 +110,12 @@ class Trade:
         )
 
     async def buyer(self, **settings: Any) -> Buyer:
-        wallet = await self.wallet("buyer")
-        self.ledger.fund(await wallet.address(), 10**9)
-        await wallet.collect()
         return Buyer(
             identity=self.identities["buyer"],
             journal=self.journal("buyer"),
             blobs=self.disks["buyer"].blobs,
             market=await self.market("buyer"),
-            wallets={"nano": wallet},
+            wallets=await self.wallets("buyer"),
             settings=BuyerSettings(**{"poll_seconds": 1.0, **self.settings, **settings}),
             world=self.world,
         )
@@ -141,9 +147,10 @@ async def trading(home: Path) -> AsyncIterator[Trade]:
 @asynccontextmanager
 async def selling_on(trade: Trade) -> AsyncIterator[Seller]:
     seller = await trade.seller()
-    await seller.publish()
     work = asyncio.create_task(seller.run())
     try:
+        while not (seller._recalled or work.done()):  # its offers are up, and what follows is the test's
+            await asyncio.sleep(0.01)
         yield seller
     finally:
         seller.stop()
@@ -173,6 +180,17 @@ def test_a_hundred_jobs_finish_signed_end_to_end(tmp_path: Path) -> None:
             await buyer.close()
 
     play(tmp_path, scenario)
+
+
+def test_a_seller_with_several_wallets_sells_by_the_one_rail_that_such_a_relay_carries(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with trading(tmp_path) as trade:
+            trade.coins = True
+            async with selling_on(trade):
+                purchase = await trade.hire(await trade.buyer(), "http://a/")
+                assert (purchase.state, purchase.rail, purchase.amount) == ("received", "nano", str(PRICE.value))
+
+    asyncio.run(main())
 
 
 def test_nothing_is_sent_that_such_a_relay_does_not_know(tmp_path: Path) -> None:

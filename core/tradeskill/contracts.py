@@ -22,6 +22,7 @@ __all__ = [
     "Examinable",
     "ExecutionState",
     "ExecutionStatus",
+    "LimitedMarket",
     "Limits",
     "Market",
     "PluginContext",
@@ -186,6 +187,14 @@ class Market(Protocol):
 
     def events(self) -> AsyncIterator[str]:
         """Job ids that may have changed. Hints only; `changes` always reconciles."""
+
+
+@runtime_checkable
+class LimitedMarket(Protocol):
+    """What a market has beside its contract where it cannot carry the quotes and claims of every rail."""
+
+    async def carries(self, rail: str) -> bool:
+        """Whether an invoice of this rail can stand in a quote here, beside others that it carries too."""
 
 
 @runtime_checkable

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from tradeskill.agreement import MAX_INVOICES, Request, check_input, read_request, sign_quote
+from tradeskill.contracts import LimitedMarket
 from tradeskill.errors import NotFoundError, PluginError, RefusedError, StateError, UnavailableError, UntrustedError, UsageError
 from tradeskill.journal import Fulfilment, Transaction, selling
 from tradeskill.journal.records import document_text, read_document
@@ -132,6 +133,9 @@ class Quoting:
         payable = [(wallet, price) for price in prices for wallet in self._shop.wallets.values() if wallet.unit == price.unit]
         if not payable:
             raise RefusedError(f"no wallet of this seller takes {' or '.join(price.unit for price in prices)}: add one to `wallets`")
+        payable = [(wallet, price) for wallet, price in payable if await self._carried(wallet.rail)]
+        if not payable:
+            raise RefusedError("this market carries no quote for the rails of this offer: look for the seller on another")
         wanted = [(wallet, price) for wallet, price in payable if wallet.rail in request.refund_to]
         invoices: list[Invoice] = []
         trouble: UnavailableError | None = None
@@ -144,6 +148,10 @@ class Quoting:
         if trouble is not None and not invoices:
             raise trouble
         return invoices
+
+    async def _carried(self, rail: str) -> bool:
+        market = self._shop.market
+        return not isinstance(market, LimitedMarket) or await market.carries(rail)
 
     async def send_quote(self, job_id: str) -> float | None:
         row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))

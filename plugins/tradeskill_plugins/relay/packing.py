@@ -77,7 +77,7 @@ def pack_quote(document: SignedDocument) -> dict[str, Json]:
         raise UsageError(f"quote: {', '.join(sorted(set(body) ^ _QUOTE_FIELDS))}: this relay carries the fields of protocol version 1 and no others")
     invoices = body["invoices"]
     if not isinstance(invoices, list) or len(invoices) != 1 or not isinstance(invoices[0], dict) or set(invoices[0]) != _INVOICE_FIELDS:
-        raise UsageError("quote: invoices: this relay carries exactly one, of the rail nano: sell there with that wallet alone")
+        raise UsageError("quote: invoices: this relay carries exactly one, of the rail nano")
     invoice, nonce = invoices[0], body["nonce"]
     fixed = {"rail": RAIL, "network": body["network"], "unit": UNIT, "details": {}, "invoice_id": invoice["address"]}
     for name, value in fixed.items():

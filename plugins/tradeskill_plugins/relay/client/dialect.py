@@ -107,6 +107,9 @@ class Dialect(ABC):
     def fits(self, offer: Offer, query: str) -> bool:
         """Whether a found offer is one that was looked for, where the relay's own search is not to be trusted with it."""
 
+    def carries(self, rail: str) -> bool:
+        return True
+
     # what is the same
 
     async def search(self, query: str, tags: Sequence[str], seller: str, limit: int, offset: int) -> list[Offer]:

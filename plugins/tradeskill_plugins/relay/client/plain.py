@@ -47,6 +47,9 @@ class Plain(Dialect):
         self._allow = parts.settings.allow
         self._walk = Walk(self._page, parts.world.now_ms())
 
+    def carries(self, rail: str) -> bool:
+        return rail == packing.RAIL
+
     # offers
 
     async def publish(self, document: SignedDocument) -> Offer:
