@@ -149,7 +149,7 @@ async def selling_on(trade: Trade) -> AsyncIterator[Seller]:
     seller = await trade.seller()
     work = asyncio.create_task(seller.run())
     try:
-        while not (seller._recalled or work.done()):  # its offers are up, and what follows is the test's
+        while not (seller._recalled or work.done()):  # noqa: ASYNC110 - the worker tells nobody; its offers are up then, and what follows is the test's
             await asyncio.sleep(0.01)
         yield seller
     finally:
