@@ -121,6 +121,7 @@ class ByHand:
                     "reserved": str(sums.get((mint, "reserved"), 0)),
                     "locked_for_others": str(sums.get((mint, "sent"), 0)),
                     "in_dropped_keysets": str(rows.dropped(mint)),
+                    "in_expired_keysets": str(rows.expired(mint)),
                 }
                 for mint in dict.fromkeys([*self._settings.mints, *rows.mints()])
             ]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 NO_WALLET: Final = "this profile has no cashu wallet: add {plugin: cashu, mints: [URL]} to `wallets` in its config.yaml"
+PLACES: Final = ("held", "reserved", "locked_for_others", "in_dropped_keysets", "in_expired_keysets")
 POLL: Final = 0.5  # seconds between two questions whether an invoice is paid
 
 app = group("The Cashu wallet (ecash) of this profile.", "tradeskill cashu balance", "tradeskill cashu mint 5000")
@@ -68,7 +69,7 @@ def balance(as_json: AsJson = False, password_file: PasswordFile = None) -> None
         return
     show_entry({"available": found["available"], "incoming": found["incoming"]}, False)
     for place in found["mints"]:
-        parts = {name: f"{place[name]} sat {name.replace('_', ' ')}" for name in ("held", "reserved", "locked_for_others", "in_dropped_keysets")}
+        parts = {name: f"{place[name]} sat {name.replace('_', ' ')}" for name in PLACES}
         told = [text for name, text in parts.items() if name == "held" or place[name] != "0"]
         typer.echo(f"{place['mint']}  {', '.join(told)}{'' if place['used'] else '  (not in `mints` any more)'}")
     if found["doubts"]:
