@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, Literal
 
 from tradeskill.contracts import Balance, PluginContext
-from tradeskill.errors import InputError, NotFoundError, RefusedError, TradeskillError, UnavailableError, UntrustedError, UsageError
+from tradeskill.errors import InputError, NotFoundError, RefusedError, SecretError, TradeskillError, UnavailableError, UntrustedError, UsageError
 from tradeskill.model import Invoice, Payment, PaymentStatus, Proof
 from tradeskill.money import Amount
 from tradeskill_plugins.cashu.address import Address, read_address
@@ -202,6 +202,12 @@ class CashuWallet:
         pubkey = read_address(address, self._network).pubkey
         return self.store.read(lambda rows: rows.lock_of_key(pubkey)) is not None
 
+    async def examine(self) -> str:
+        """For `doctor`: see examination.py. Needs no password."""
+        from tradeskill_plugins.cashu.examination import examined
+
+        return await examined(self.store, self.mints, self._settings, self._world)
+
     async def restore(self, gap: int = 20) -> int:
         """Find the seed's money at every mint that is configured or known. Returns the sum found anew. New invoices use locks never used before."""
         await self.keys()
@@ -221,6 +227,11 @@ class CashuWallet:
         async with self._unlocking:
             if self._seed is None:
                 path, password = self._context.home / SEED_FILE, self._context.password
+                if not path.exists():
+                    raise SecretError(
+                        f"{path} is missing, and without it the wallet cannot be opened: bring it back from a backup (`tradeskill restore`, or"
+                        " `tradeskill cashu restore --from FILE`); a wallet that never had one is given it by `tradeskill cashu add URL`"
+                    )
                 keys = Keys(await self._world.offload(lambda: open_seed(path, self._network, password())))
                 await self.store.unlock(keys, curve.public_key(keys.lock(0)))
                 self._seed = keys
