@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from backend_bench import backends as backend_figures
-from cashu_bench import cashu as cashu_figures
 from mcp_bench import mcp as mcp_figures
+from mint_bench import cashu as cashu_figures
 from relay_bench import RelaySize
 from relay_bench import relay as relay_figures
 
@@ -480,7 +480,7 @@ def backends(size: Size, folder: Path) -> dict[str, Any]:
     return backend_figures(2 * size.starts, folder, spread)
 
 
-# (j) ecash at a real mint: cashu_bench.py
+# (j) ecash at a real mint: mint_bench.py
 
 
 def cashu(size: Size, folder: Path) -> dict[str, Any]:

@@ -43,7 +43,6 @@ def cashu(rounds: int, folder: Path, spread: Spread) -> dict[str, Any]:
 
 async def _cashu(rounds: int, folder: Path, spread: Spread, mint: str, other: str) -> dict[str, Any]:
     import httpx
-
     from tests.cashu_bench import deposit, make_wallet
 
     taken: dict[str, list[float]] = {name: [] for name in ("swap", "receive", "pay", "minted", "melt")}
