@@ -18,6 +18,7 @@ from tests.mint import Mint
 from tests.test_cashu_wallet_hostile import changed, lying
 from tradeskill.contracts import Examinable
 from tradeskill.errors import UnavailableError
+from tradeskill.faces.checkup import _in_time
 
 NOBODY = "http://127.0.0.1:1"
 
@@ -108,3 +109,15 @@ def test_money_at_risk_and_requests_without_an_answer_are_told(mint: Mint, tmp_p
             assert "1 requests without an answer: see `tradeskill cashu doubts`" in await wallet.examine()
 
     play_at([mint.url], tmp_path, body)
+
+
+class Stranger:
+    """A wallet of somebody else's whose `examine` does not keep to the contract."""
+
+    async def examine(self) -> str:
+        raise ValueError("boom")
+
+
+def test_what_a_strangers_wallet_raises_is_a_finding_and_not_the_doctors_end() -> None:
+    with pytest.raises(UnavailableError, match="ValueError: boom"):
+        asyncio.run(_in_time(Stranger()))

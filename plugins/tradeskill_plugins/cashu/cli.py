@@ -57,6 +57,7 @@ def add(
     """
 
     async def main() -> dict[str, Any]:
+        from tradeskill.contracts import Examinable
         from tradeskill.errors import TradeskillError
         from tradeskill_plugins.cashu.setup import add_mints
 
@@ -70,8 +71,6 @@ def add(
             except TradeskillError as error:
                 found, trouble = "", str(error)
         return {"mints": mints, "wallet_made": made, "config": str(profile.config.source), "found": found, "trouble": trouble}
-
-    from tradeskill.contracts import Examinable
 
     show_entry(run(main, as_json=as_json), as_json)
 
