@@ -223,6 +223,8 @@ def mint(
         while status.state != "paid" and world.monotonic() < deadline:
             await world.sleep(POLL)
             status = await wallet.settle(invoice, None)
+        if status.state != "paid":
+            say(f"not paid yet; once it is: `tradeskill cashu mint {amount} --key {name}`")
         return {"state": status.state, "amount": str(amount), "unit": wallet.unit, "bolt11": invoice.details["bolt11"], "key": name, "detail": status.detail}
 
     show_entry(_with_wallet(password_file, as_json, act), as_json)
