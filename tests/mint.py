@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -95,6 +96,14 @@ class Mint:
         self.stop()
         self.start(pays, fee_ppk, **settings)
 
+    def rotate(self, final_expiry: int = 0) -> None:
+        """The operator's way: a new active keyset beside the old ones, which are honoured on. 0 is what this mint says for "never". See `rotating`."""
+        words = ["--host", "127.0.0.1", "--port", self._settings["MINT_RPC_SERVER_PORT"], "--insecure", "next-keyset", "sat", str(self._fee_ppk), "0"]
+        program = "from cashu.mint.management_rpc.cli.cli import cli; cli()"
+        command = [ENVIRONMENT / "bin" / "python", "-c", program, *words, str(final_expiry)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder, env=self._environment(), timeout=PATIENCE, check=False)
+        assert "successfully created" in done.stdout, done.stdout + done.stderr
+
     def _answers(self, seen: int) -> bool:
         if not self._port:
             with self._log().open("rb") as log:
@@ -137,6 +146,15 @@ def minting(fee_ppk: int = FEE_PPK, pays: bool = True, key: str = "test mint", *
         if mint is not None:
             mint.kill()
         shutil.rmtree(folder)
+
+
+def rotating() -> dict[str, str]:
+    """Settings of a mint whose keysets can be rotated while it runs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    enabled = {"MINT_RPC_SERVER_ENABLE": "TRUE", "MINT_RPC_SERVER_MUTUAL_TLS": "FALSE"}
+    return {**enabled, "MINT_RPC_SERVER_ADDR": "127.0.0.1", "MINT_RPC_SERVER_PORT": str(port)}
 
 
 def missing() -> str:

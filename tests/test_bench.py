@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
+from tests.mint import missing as mint_missing
 from tests.podman import missing as engine_missing
 
 ROOT = Path(__file__).parent.parent
 BENCH = ROOT / "tools" / "bench.py"
-TOGETHER = (("cli", "journal", "work", "ledger"), ("seller",), ("demo", "mcp", "backends"))  # three programs at once: only the shape counts
+TOGETHER = (("cli", "journal", "work", "ledger"), ("seller", "cashu"), ("demo", "mcp", "backends"))  # three programs at once: only the shape counts
 PATIENCE = 120.0
 
 SPREAD = {"median": float, "p95": float, "n": int}
@@ -67,6 +68,11 @@ if engine_missing():
     SHAPE["backends"]["container"] = str
 else:
     SHAPE["backends"] |= {"container_ms": SPREAD, "container_to_process": float}
+if mint_missing():
+    SHAPE["cashu"] = {"absent": str}
+else:
+    CASHU = ("swap", "receive", "pay", "minted", "melt")
+    SHAPE["cashu"] = {"what": str, **{f"{name}_ms": SPREAD for name in CASHU}, "receive_to_swap": float, "pay_to_swap": float}
 # ratio -> the two figures of its section that it came from
 RATIOS = {
     ("cli", "version_to_python_pass"): ("version_ms.median", "python_pass_ms.median"),
@@ -84,6 +90,7 @@ RATIOS = {
         for name in ("bubblewrap", "container")
         if f"{name}_ms" in SHAPE["backends"]
     },
+    **{("cashu", f"{name}_to_swap"): (f"{name}_ms.median", "swap_ms.median") for name in ("receive", "pay") if f"{name}_to_swap" in SHAPE["cashu"]},
 }
 
 

@@ -76,6 +76,7 @@ def raised(url: str, use: Callable[[MintClient], Awaitable[object]], seconds: fl
         (20006, "paid"),
         (12001, "keyset"),
         (12002, "keyset"),
+        (12003, "keyset"),
         (20004, "lightning"),
         (11005, ""),
         (20008, ""),

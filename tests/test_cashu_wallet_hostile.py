@@ -428,3 +428,28 @@ def test_outputs_that_were_given_up_and_signed_nevertheless_are_found(mint: Mint
             assert await held(seller) == PRICE
 
     play_at([mint.url], tmp_path, body)
+
+
+def test_the_call_that_a_token_pays_waits_for_its_swap_alone_and_the_next_one_looks_for_more(mint: Mint, tmp_path: Path) -> None:
+    async def body(shop: Shop) -> None:
+        async with lying(mint.url) as liar:
+            seller, buyer = await shop.open("seller", mints=[liar.url]), await shop.open("buyer")
+            await deposit(buyer, 2 * PRICE)
+            invoice = await shop.invoice(seller)
+            asked: list[str] = []
+
+            def note(path: str, status: int, answer: bytes) -> tuple[int, bytes]:
+                asked.append(path)
+                return status, answer
+
+            liar.lie = note
+            token = await locked(buyer, PRICE, good(invoice))
+            text = tokens.encode(replace(token, mint=liar.url))
+            await seller.mints.active(liar.url)
+            asked.clear()
+            assert (await seller.settle(invoice, text)).state == "paid"
+            assert asked == ["/v1/swap"]
+            assert (await seller.settle(invoice, text)).state == "paid"
+            assert asked[1:] == ["/v1/restore"]  # is there a letter as well?
+
+    play_at([mint.url], tmp_path, body)

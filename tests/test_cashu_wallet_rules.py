@@ -30,6 +30,7 @@ class Piece:
     amount: int
     fee_ppk: int
     number: int = 0
+    ends: bool = False
 
 
 # --- pieces

@@ -60,7 +60,10 @@ def test_the_tree_is_the_one_that_is_promised() -> None:
     assert top == {*COMMANDS, "cashu", "devnet", "relay", "wallet"}
     assert {path for path in TREE if path.count(" ") == 2} == {
         *(f"tradeskill wallet {name}" for name in ("address", "balance", "receive", "send", "sweep", "scan", "backup", "restore")),
-        *(f"tradeskill cashu {name}" for name in ("address", "balance", "receive", "inspect", "send", "mint", "melt", "mints", "doubts", "backup", "restore")),
+        *(
+            f"tradeskill cashu {name}"
+            for name in ("add", "address", "balance", "receive", "inspect", "send", "mint", "melt", "mints", "doubts", "backup", "restore")
+        ),
         *(f"tradeskill identity {name}" for name in ("show", "export", "pin")),
         *(f"tradeskill review {name}" for name in ("list", "show", "refund", "run", "keep")),
         *(f"tradeskill policy {name}" for name in ("show", "set", "allow", "deny", "freeze", "unfreeze", "passphrase", "grant", "grants", "revoke", "check")),

@@ -29,6 +29,7 @@ from typing import Any
 
 from backend_bench import backends as backend_figures
 from mcp_bench import mcp as mcp_figures
+from mint_bench import cashu as cashu_figures
 from relay_bench import RelaySize
 from relay_bench import relay as relay_figures
 
@@ -479,6 +480,13 @@ def backends(size: Size, folder: Path) -> dict[str, Any]:
     return backend_figures(2 * size.starts, folder, spread)
 
 
+# (j) ecash at a real mint: mint_bench.py
+
+
+def cashu(size: Size, folder: Path) -> dict[str, Any]:
+    return cashu_figures(2 * size.starts, folder, spread)
+
+
 SECTIONS: dict[str, Callable[[Size, Path], dict[str, Any]]] = {
     "cli": cli,
     "seller": seller,
@@ -489,6 +497,7 @@ SECTIONS: dict[str, Callable[[Size, Path], dict[str, Any]]] = {
     "relay": relay,
     "mcp": mcp,
     "backends": backends,
+    "cashu": cashu,
 }
 
 

@@ -199,7 +199,7 @@ class LimitedMarket(Protocol):
 
 @runtime_checkable
 class Examinable(Protocol):
-    """What a market or a backend may have beside its contract: a line of its own in `tradeskill doctor`."""
+    """What a market, a wallet or a backend may have beside its contract: a line of its own in `tradeskill doctor`."""
 
     async def examine(self) -> str:
         """What is found, for the owner to read; a TradeskillError says what is wrong, with the way out."""

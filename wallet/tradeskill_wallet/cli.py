@@ -1,4 +1,4 @@
-"""The command `tradeskill wallet`: address, balance, receive, send, sweep, scan, seed backup and restore."""
+"""The command `tradeskill wallet`: address and balance of every rail; for Nano receive, send, sweep, scan, seed backup and restore."""
 
 from __future__ import annotations
 
@@ -11,20 +11,38 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from tradeskill.faces.cli.shell import AsJson, PasswordFile, Verbose, confirm, example, group, load_profile, logs, run, say, show, show_entry
+from tradeskill.faces.cli.shell import (
+    AsJson,
+    PasswordFile,
+    Verbose,
+    confirm,
+    example,
+    group,
+    load_profile,
+    logs,
+    printable,
+    run,
+    say,
+    show,
+    show_entry,
+)
 
 if TYPE_CHECKING:
     from tradeskill.config import PluginChoice
+    from tradeskill.contracts import Wallet
     from tradeskill.profile import Profile
     from tradeskill_wallet.nano import NanoWallet
 
 __all__ = ["app"]
 
 NO_WALLET: Final = "this profile has no nano wallet: add {plugin: nano, rpc: [URL]} to `wallets` in its config.yaml"
+OTHER_RAILS: Final = "this command is Nano's; `tradeskill wallet balance` and `address` know every rail, for the rest see `tradeskill cashu --help`"
+STANDS: Final = ("available", "incoming")
 SEED_FILE: Final = "seed.json"
 PATIENCE: Final = 5.0  # seconds without news after which `sweep` and `restore` wait no longer
 
-app = group("The Nano wallet of this profile.", "tradeskill wallet balance", 'tradeskill wallet send nano_3... "0.5 XNO"')
+app = group("Balance and address of each wallet; moving Nano.", "tradeskill wallet balance", 'tradeskill wallet send nano_3... "0.5 XNO"')
+Rail = Annotated[str, typer.Option("--rail", help="Only the wallet of this rail, such as nano or cashu.")]
 
 
 def _with_wallet(password_file: Path | None, as_json: bool, act: Callable[[NanoWallet, Profile], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
@@ -33,50 +51,113 @@ def _with_wallet(password_file: Path | None, as_json: bool, act: Callable[[NanoW
         from tradeskill_wallet.nano import NanoWallet
 
         async with load_profile(password_file) as profile:
-            wallet = (await profile.wallets()).get("nano")
+            wallets = await profile.wallets()
+            wallet = wallets.get("nano")
             if not isinstance(wallet, NanoWallet):
-                raise NotFoundError(NO_WALLET)
+                others = ", ".join(wallets)
+                raise NotFoundError(f"this profile has no nano wallet but {others}: {OTHER_RAILS}" if others else NO_WALLET)
             return await act(wallet, profile)
 
     return run(main, as_json=as_json)
 
 
 @app.command()
-@example("tradeskill wallet address", "tradeskill wallet address --no-qr")
+@example("tradeskill wallet address", "tradeskill wallet address --no-qr", "tradeskill wallet address --rail cashu")
 def address(
-    qr: Annotated[bool, typer.Option("--qr/--no-qr", help="Also draw it as a QR code.")] = True, as_json: AsJson = False, password_file: PasswordFile = None
+    rail: Rail = "",
+    qr: Annotated[bool, typer.Option("--qr/--no-qr", help="Also draw a Nano address as a QR code.")] = True,
+    as_json: AsJson = False,
+    password_file: PasswordFile = None,
 ) -> None:
-    """Show the address that this wallet can be funded at."""
+    """Show an address that this wallet can be funded at.
 
-    async def act(wallet: NanoWallet, profile: Profile) -> dict[str, Any]:
-        return {"address": await wallet.address()}
+    With several wallets, and without --rail: that of the first one in the configuration.
+    """
 
-    found = _with_wallet(password_file, as_json, act)
+    async def main() -> dict[str, Any]:
+        async with load_profile(password_file) as profile:
+            wallets = await _wallets_of(profile, rail)
+            name, wallet = next(iter(wallets.items()))
+            return {"address": await wallet.address(), "rail": name, "others": list(wallets)[1:]}
+
+    found = run(main, as_json=as_json)
     if as_json:
-        show(found)
+        show({"address": found["address"], "rail": found["rail"]})
         return
     typer.echo(found["address"])
-    if qr and sys.stdout.isatty():
+    if found["others"]:
+        say(f"of the rail {found['rail']}; this profile has {', '.join(found['others'])} too: name it with --rail")
+    if qr and found["rail"] == "nano" and sys.stdout.isatty():
         import segno
 
         segno.make(f"nano:{found['address']}").terminal(compact=True)
 
 
 @app.command()
-@example("tradeskill wallet balance --json")
-def balance(as_json: AsJson = False, password_file: PasswordFile = None) -> None:
-    """Show what can be spent, and what is still to be collected."""
+@example("tradeskill wallet balance --json", "tradeskill wallet balance --rail cashu")
+def balance(rail: Rail = "", as_json: AsJson = False, password_file: PasswordFile = None) -> None:
+    """Show what can be spent, and what is still to be collected.
 
-    async def act(wallet: NanoWallet, profile: Profile) -> dict[str, Any]:
+    Of each wallet. The JSON has all of them in `rails`, in their smallest units too, and Nano's also beside it.
+    """
+
+    async def main() -> dict[str, Any]:
+        async with load_profile(password_file) as profile:
+            wallets = await _wallets_of(profile, rail)
+            rails = [await _balance(name, wallet, alone=len(wallets) == 1) for name, wallet in wallets.items()]
+        nano = next((entry for entry in rails if entry["rail"] == "nano" and "error" not in entry), None)
+        beside = {} if nano is None else {f"{name}{raw}": nano[f"{name}{units}"] for raw, units in (("", ""), ("_raw", "_units")) for name in STANDS}
+        return {**beside, "rails": rails}
+
+    found = run(main, as_json=as_json)
+    if as_json:
+        show(found)
+    else:
+        _show_balances(found)
+    codes = [int(entry["error"]["exit_code"]) for entry in found["rails"] if "error" in entry]
+    if codes:
+        raise typer.Exit(codes[0])
+
+
+async def _balance(rail: str, wallet: Wallet, alone: bool) -> dict[str, Any]:
+    """Of several, one that cannot be asked does not hide the others."""
+    from tradeskill.errors import TradeskillError
+
+    try:
         found = await wallet.balance()
-        return {
-            "available": str(found.available),
-            "incoming": str(found.incoming),
-            "available_raw": str(found.available.value),
-            "incoming_raw": str(found.incoming.value),
-        }
+    except TradeskillError as error:
+        if alone:
+            raise
+        return {"rail": rail, "unit": wallet.unit, "error": {"message": str(error), "exit_code": error.exit_code}}
+    amounts = {"available": found.available, "incoming": found.incoming}
+    units = {f"{name}_units": str(amount.value) for name, amount in amounts.items()}
+    return {"rail": rail, "unit": wallet.unit, **{name: str(amount) for name, amount in amounts.items()}, **units}
 
-    show_entry(_with_wallet(password_file, as_json, act), as_json)
+
+def _show_balances(found: dict[str, Any]) -> None:
+    rails = found["rails"]
+    if len(rails) == 1 and "error" not in rails[0]:
+        beside = {name: value for name, value in found.items() if name != "rails"}
+        show_entry(beside or {name: rails[0][name] for name in STANDS}, False)
+        return
+    width = max(len(entry["rail"]) for entry in rails) + 2
+    for entry in rails:
+        if "error" in entry:
+            say(f"error: {entry['rail']}: {printable(entry['error']['message'])}")
+        else:
+            typer.echo(f"{entry['rail']:{width}}{entry['available']} available, {entry['incoming']} incoming")
+
+
+async def _wallets_of(profile: Profile, rail: str) -> dict[str, Wallet]:
+    """That of `rail`, or all; NotFoundError where there is none."""
+    from tradeskill.errors import NotFoundError
+
+    if rail:
+        return {rail: await profile.wallet(rail)}
+    wallets = await profile.wallets()
+    if not wallets:
+        raise NotFoundError(NO_WALLET)
+    return wallets
 
 
 @app.command()

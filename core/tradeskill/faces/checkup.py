@@ -6,16 +6,17 @@ import asyncio
 import platform
 import stat
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tradeskill.contracts import Examinable
-from tradeskill.errors import TradeskillError
+from tradeskill.errors import TradeskillError, UnavailableError
 from tradeskill.isolation import level_of
 from tradeskill.profile import IDENTITY_FILE, JOURNAL_FILE, Profile
 
 __all__ = ["examine"]
 
-_PATIENCE = 30.0  # seconds for a backend to say what it can enforce
+_PATIENCE = 30.0  # seconds for a backend to say what it can enforce, and for a wallet to ask those who keep its money
 
 
 async def examine(load: Callable[[], Profile]) -> list[dict[str, Any]]:
@@ -33,7 +34,7 @@ async def examine(load: Callable[[], Profile]) -> list[dict[str, Any]]:
         found.append(await _check("market", lambda: _market(profile)))
         if found[-1]["ok"] and isinstance(market := await profile.market(), Examinable):
             found.append(await _check(profile.config.market.plugin.partition("@")[0], market.examine))
-        found.append(await _check("wallets", lambda: _wallets(profile)))
+        found += await _wallets(profile)
         found.append(await _check("offers", lambda: _offers(profile)))
         found += await _isolation(profile)
         found.append(_caps(profile))
@@ -80,12 +81,37 @@ async def _market(profile: Profile) -> str:
     return f"{profile.config.market.plugin} answers; {len(offers)}{'+' if len(offers) == 100 else ''} offers"
 
 
-async def _wallets(profile: Profile) -> str:
-    parts = []
-    for rail, wallet in (await profile.wallets()).items():
-        balance = await wallet.balance()
-        parts.append(f"{rail}: {balance.available} available, {balance.incoming} incoming")
-    return "; ".join(parts) or "none configured: this profile can only look"
+async def _wallets(profile: Profile) -> list[dict[str, Any]]:
+    """What each holds; and what one that has `examine` says of those who keep its money, which is asked also where its own books cannot be read."""
+    try:
+        wallets = await profile.wallets()
+    except TradeskillError as error:
+        return [_entry("wallets", False, str(error))]
+    parts, trouble = [], False
+    for rail, wallet in wallets.items():
+        try:
+            balance = await wallet.balance()
+        except TradeskillError as error:
+            trouble = True
+            parts.append(f"{rail}: {error}")
+        else:
+            parts.append(f"{rail}: {balance.available} available, {balance.incoming} incoming")
+    found = [_entry("wallets", not trouble, "; ".join(parts) or "none configured: this profile can only look")]
+    for rail, wallet in wallets.items():
+        if isinstance(wallet, Examinable):
+            found.append(await _check(rail, partial(_in_time, wallet)))
+    return found
+
+
+async def _in_time(examined: Examinable) -> str:
+    """UnavailableError once it takes too long, and for whatever a stranger's plugin raises."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            return str(await examined.examine())
+    except TradeskillError:
+        raise
+    except Exception as error:  # a stranger's plugin; whatever it raises is a finding
+        raise UnavailableError(f"{type(error).__name__}: {error or f'said nothing within {_PATIENCE:.0f} s'}") from error
 
 
 async def _offers(profile: Profile) -> str:

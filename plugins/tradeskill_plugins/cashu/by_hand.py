@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from tradeskill.errors import InputError, RefusedError, UnavailableError, UsageError
+from tradeskill.errors import InputError, RefusedError, UnavailableError, UntrustedError, UsageError
 from tradeskill.model import Proof
 from tradeskill.world import World
 from tradeskill_plugins.cashu.bolt11 import sats_of
@@ -121,6 +122,7 @@ class ByHand:
                     "reserved": str(sums.get((mint, "reserved"), 0)),
                     "locked_for_others": str(sums.get((mint, "sent"), 0)),
                     "in_dropped_keysets": str(rows.dropped(mint)),
+                    "in_expired_keysets": str(rows.expired(mint)),
                 }
                 for mint in dict.fromkeys([*self._settings.mints, *rows.mints()])
             ]
@@ -135,13 +137,13 @@ class ByHand:
         ]
 
     async def describe(self) -> list[dict[str, Any]]:
-        """What each configured mint says of itself; one that cannot be asked says why."""
-        found = []
-        for mint in self._settings.mints:
-            try:
-                info, keyset = await self._mints.info(mint), await self._mints.active(mint)
-            except (RefusedError, UnavailableError) as error:
-                found.append({"mint": mint, "trouble": str(error)})
-                continue
-            found.append({"mint": mint, "name": info.name, "version": info.version, "motd": info.motd, "keyset": keyset.id, "fee_ppk": str(keyset.fee_ppk)})
-        return found
+        """What each configured mint says of itself, asked side by side; one that cannot be asked says why."""
+        return list(await asyncio.gather(*(self._described(mint) for mint in self._settings.mints)))
+
+    async def _described(self, mint: str) -> dict[str, Any]:
+        try:
+            info, keyset = await self._mints.info(mint), await self._mints.active(mint)
+        except (RefusedError, UnavailableError, UntrustedError) as error:
+            return {"mint": mint, "trouble": str(error)}
+        said = {"mint": mint, "name": info.name, "version": info.version, "motd": info.motd, "keyset": keyset.id, "fee_ppk": str(keyset.fee_ppk)}
+        return {**said, "final_expiry": str(keyset.final_expiry)} if keyset.final_expiry else said

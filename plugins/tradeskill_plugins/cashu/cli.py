@@ -1,4 +1,7 @@
-"""The command `tradeskill cashu`: address, balance, receive, inspect, send, mint, melt, mints, doubts, backup and restore."""
+"""The command `tradeskill cashu`: add, address, balance, receive, inspect, send, mint, melt, mints, doubts, backup and restore.
+
+Past 400 lines because each command stands whole in its function.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-NO_WALLET: Final = "this profile has no cashu wallet: add {plugin: cashu, mints: [URL]} to `wallets` in its config.yaml"
+NO_WALLET: Final = "this profile has no cashu wallet: `tradeskill cashu add URL` makes one that holds ecash at the mint with that URL"
+PLACES: Final = ("held", "reserved", "locked_for_others", "in_dropped_keysets", "in_expired_keysets")
 POLL: Final = 0.5  # seconds between two questions whether an invoice is paid
 
 app = group("The Cashu wallet (ecash) of this profile.", "tradeskill cashu balance", "tradeskill cashu mint 5000")
@@ -38,6 +42,37 @@ def _with_wallet(password_file: Path | None, as_json: bool, act: Callable[[Cashu
             return await act(wallet, profile)
 
     return run(main, as_json=as_json)
+
+
+@app.command()
+@example("tradeskill cashu add https://mint.example")
+def add(
+    url: Annotated[list[str], typer.Argument(help="URLs of mints that you trust with what you will hold there.")],
+    as_json: AsJson = False,
+    password_file: PasswordFile = None,
+) -> None:
+    """Use a mint; makes the wallet if there is none.
+
+    Writes the mint into the profile's config.yaml, and a new wallet's secret, encrypted under your password, beside it. May be repeated.
+    """
+
+    async def main() -> dict[str, Any]:
+        from tradeskill.contracts import Examinable
+        from tradeskill.errors import TradeskillError
+        from tradeskill_plugins.cashu.setup import add_mints
+
+        async with load_profile(password_file) as profile:
+            mints, made = add_mints(profile, url)
+        async with load_profile(password_file) as profile:
+            wallet = (await profile.wallets())["cashu"]
+            assert isinstance(wallet, Examinable)
+            try:
+                found, trouble = await wallet.examine(), ""
+            except TradeskillError as error:
+                found, trouble = "", str(error)
+        return {"mints": mints, "wallet_made": made, "config": str(profile.config.source), "found": found, "trouble": trouble}
+
+    show_entry(run(main, as_json=as_json), as_json)
 
 
 @app.command()
@@ -68,7 +103,7 @@ def balance(as_json: AsJson = False, password_file: PasswordFile = None) -> None
         return
     show_entry({"available": found["available"], "incoming": found["incoming"]}, False)
     for place in found["mints"]:
-        parts = {name: f"{place[name]} sat {name.replace('_', ' ')}" for name in ("held", "reserved", "locked_for_others", "in_dropped_keysets")}
+        parts = {name: f"{place[name]} sat {name.replace('_', ' ')}" for name in PLACES}
         told = [text for name, text in parts.items() if name == "held" or place[name] != "0"]
         typer.echo(f"{place['mint']}  {', '.join(told)}{'' if place['used'] else '  (not in `mints` any more)'}")
     if found["doubts"]:
@@ -188,6 +223,8 @@ def mint(
         while status.state != "paid" and world.monotonic() < deadline:
             await world.sleep(POLL)
             status = await wallet.settle(invoice, None)
+        if status.state != "paid":
+            say(f"not paid yet; once it is: `tradeskill cashu mint {amount} --key {name}`")
         return {"state": status.state, "amount": str(amount), "unit": wallet.unit, "bolt11": invoice.details["bolt11"], "key": name, "detail": status.detail}
 
     show_entry(_with_wallet(password_file, as_json, act), as_json)

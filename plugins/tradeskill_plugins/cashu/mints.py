@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from tradeskill.errors import RefusedError, UnavailableError, UntrustedError
 from tradeskill.world import World
+from tradeskill_plugins.cashu.lifetimes import best
 from tradeskill_plugins.cashu.nuts import answers
 from tradeskill_plugins.cashu.nuts.client import MintClient
 from tradeskill_plugins.cashu.nuts.errors import MintRefusedError
@@ -79,12 +80,12 @@ class Mints:
         return known
 
     async def active(self, mint: str) -> Keyset:
-        """The keyset to make new proofs in: the cheapest active one of our unit."""
+        """The keyset to make new proofs in: the cheapest active one of our unit that lasts."""
         await self.info(mint)
-        usable = [keyset for keyset in (await self.keysets(mint)).values() if keyset.active and keyset.unit == UNIT]
-        if not usable:
+        found = best([keyset for keyset in (await self.keysets(mint)).values() if keyset.unit == UNIT], self._world.now_ms())
+        if found is None:
             raise UnavailableError(f"mint {mint} has no active keyset in {UNIT}: ask its operator, or use another mint")
-        return min(usable, key=lambda keyset: (keyset.fee_ppk, keyset.id))
+        return found
 
     async def refresh(self, mint: str) -> None:
         """Ask for the keysets now. What was known stays known; what is not listed any more makes no new money."""
@@ -95,7 +96,7 @@ class Mints:
             found = []
             for info in listed:
                 before = known.get(info.id)
-                same = before is not None and before.fee_ppk == info.fee_ppk  # then its keys are the same: they make its id
+                same = before is not None and (before.fee_ppk, before.final_expiry) == (info.fee_ppk, info.final_expiry)  # then its keys are: they make its id
                 found.append(replace(before, active=info.active) if before is not None and same else await client.keyset(info))
 
             def keep(rows: Rows) -> None:

@@ -5,16 +5,18 @@ Every request is built, its counters are used up and its inputs are reserved in 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from tradeskill.errors import AmountError, RefusedError, StateError, UnavailableError, UntrustedError
 from tradeskill.world import World
 from tradeskill_plugins.cashu.bolt11 import bolt11_id, sats_of
 from tradeskill_plugins.cashu.exchange import Exchange, payment_id
 from tradeskill_plugins.cashu.keys import Keys
+from tradeskill_plugins.cashu.lifetimes import outlasts
 from tradeskill_plugins.cashu.mints import Mints
 from tradeskill_plugins.cashu.nuts import curve, requests
 from tradeskill_plugins.cashu.nuts.errors import MintRefusedError
@@ -26,7 +28,10 @@ from tradeskill_plugins.cashu.store import Coin, OutgoingRow, PaymentRow, Rows, 
 
 __all__ = ["Given", "Purse", "Wish"]
 
+log = logging.getLogger("tradeskill.cashu")
 
+RENEWED_AT_ONCE: Final = 100  # proofs of a keyset that ends, in one swap
+RENEW_AGAIN_MS: Final = 3_600_000  # after the mint refused such a swap
 
 @dataclass(frozen=True)
 class Wish:
@@ -62,6 +67,7 @@ class Purse:
 
     def __init__(self, store: Store, mints: Mints, exchange: Exchange, keys: Callable[[], Awaitable[Keys]], world: World) -> None:
         self._store, self._mints, self._exchange, self._keys, self._world = store, mints, exchange, keys, world
+        self._not_before: dict[tuple[str, str], int] = {}  # when a keyset whose money the mint did not swap is tried again
 
     # --- out
 
@@ -209,6 +215,44 @@ class Purse:
             pass
         with self._world.step("receive.block-stored"):
             return await self._store.write(prepare)
+
+    async def renew(self, mint: str) -> int:
+        """Swap what lies in keysets that end into one that outlasts them (`lifetimes`); returns how much moved. Expired money too, which the mint may take.
+
+        One request a keyset, stored before it is sent like any other. What the mint refuses stays where it is and is tried again after a while.
+        """
+        moved = 0
+        await self._mints.keysets(mint)
+        if not self._store.read(lambda rows: rows.ends_soon(mint)):
+            return moved
+        keyset, known, keys = await self._mints.active(mint), await self._mints.keysets(mint), await self._keys()
+        for old in sorted({coin.proof.keyset_id for coin in self._store.read(lambda rows: rows.in_ending_keysets(mint))}):
+            if self._world.now_ms() < self._not_before.get((mint, old), 0) or not outlasts(keyset, known[old], self._world.now_ms()):
+                continue
+
+            def prepare(rows: Rows, old: str = old) -> int | None:
+                coins = [coin for coin in rows.in_ending_keysets(mint) if coin.proof.keyset_id == old and coin.amount * 1000 > coin.fee_ppk][:RENEWED_AT_ONCE]
+                left = sum(coin.amount for coin in coins) - fee(coins)
+                if left < 1:
+                    return None
+                request = requests.swap([coin.proof for coin in coins], _own(rows, keys, keyset, left), known)
+                ys = [coin.y for coin in coins]
+                number = rows.add_request(mint, "swap", f"renew:{payment_id(ys)}", request.body, request.outputs, self._world.now_ms())
+                rows.reserve(ys, number)
+                return number
+
+            number = await self._store.write(prepare)
+            if number is None:
+                continue
+            try:
+                await self.settle(number)
+            except MintRefusedError as error:
+                log.warning("%s does not swap the money of keyset %s: %s", mint, old, error)
+                if not error.spent:  # what was spent elsewhere is marked by now, the rest may go
+                    self._not_before[mint, old] = self._world.now_ms() + RENEW_AGAIN_MS
+                continue
+            moved += sum(coin.amount for coin in self._store.read(partial(Rows.made, request_id=number)))
+        return moved
 
     async def late(self, purpose: str) -> int | None:
         """A request for the purpose that was given up and carried out nevertheless, open again."""

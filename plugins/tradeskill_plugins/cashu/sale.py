@@ -111,12 +111,17 @@ class Sale:
         return status
 
     async def settle(self, lock: LockRow, proof: str | None) -> PaymentStatus:
-        """Take what there is. Unknown, with what is certain, where a mint cannot be asked."""
+        """Take what there is. Unknown, with what is certain, where a mint cannot be asked.
+
+        The call that a token pays returns with it, since a job waits; what else came is looked for by every other call.
+        """
         assert lock.invoice is not None
         trouble = detail = ""
+        waits = False
         steps: list[Callable[[], Awaitable[object]]] = [lambda: self._take_all(lock), lambda: self._lightning(lock), lambda: self.open_letters(lock)]
         if proof is not None and proof.removeprefix("cashu:").startswith(("cashuA", "cashuB")):
             steps.insert(0, lambda: self._offer(lock, proof))
+            waits = self.status(lock).state != "paid"
         for step in steps:
             try:
                 await step()
@@ -124,6 +129,8 @@ class Sale:
                 trouble = trouble or str(error)
             except RefusedError as error:
                 detail = detail or str(error)
+            if waits and (status := self.status(lock)).state == "paid":
+                return status
         status = self.status(lock)
         if status.state == "paid" or not (trouble or detail):
             return status

@@ -12,13 +12,16 @@ __all__ = ["choose", "face", "fee"]
 
 
 class Spendable(Protocol):
-    """What is chosen from: an amount, and what it costs to spend it."""
+    """What is chosen from: an amount, what it costs to spend it, and whether it should be spent before others."""
 
     @property
     def amount(self) -> int: ...
 
     @property
     def fee_ppk(self) -> int: ...
+
+    @property
+    def ends(self) -> bool: ...
 
 
 S = TypeVar("S", bound=Spendable)
@@ -61,7 +64,12 @@ def _finer(parts: tuple[int, ...], denominations: Collection[int]) -> tuple[int,
 
 
 def choose(coins: Sequence[S], need: int) -> list[S] | None:
-    """A few coins that are worth at least `need` after the fee for spending them; None when all together are not."""
+    """A few coins that are worth at least `need` after the fee for spending them, of those that end where these are enough; None when all together are not."""
+    ending = [coin for coin in coins if coin.ends]
+    return (_choose(ending, need) if ending else None) or _choose(coins, need)
+
+
+def _choose(coins: Sequence[S], need: int) -> list[S] | None:
     useful = sorted((coin for coin in coins if coin.amount * 1000 > coin.fee_ppk), key=lambda coin: coin.amount)
     chosen: list[S] = []
     while sum(coin.amount for coin in chosen) - fee(chosen) < need:

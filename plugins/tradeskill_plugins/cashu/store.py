@@ -21,6 +21,7 @@ from tradeskill.money import parse_raw
 from tradeskill.sqlite import GroupCommit, SqliteFile, connector
 from tradeskill.world import World
 from tradeskill_plugins.cashu.keys import Keys
+from tradeskill_plugins.cashu.lifetimes import ending
 from tradeskill_plugins.cashu.nuts.model import Dleq, Keyset, Output, Proof
 from tradeskill_plugins.cashu.schema import LAYOUT, bind, bind_secret
 
@@ -42,7 +43,7 @@ PaymentState = Literal["taking", "taken", "refused"]
 OutgoingState = Literal["open", "published", "final", "back", "gone", "dead"]
 
 _COIN: Final = (
-    "SELECT y, proof.mint, proof.keyset_id, amount, state, made_by, spent_by, sealed, coalesce(fee_ppk, 0) FROM proof"
+    "SELECT y, proof.mint, proof.keyset_id, amount, state, made_by, spent_by, sealed, coalesce(fee_ppk, 0), coalesce(active, 1), final_expiry FROM proof"
     " LEFT JOIN keyset ON keyset.mint = proof.mint AND keyset.keyset_id = proof.keyset_id "
 )
 _REQUEST: Final = "SELECT request_id, mint, kind, purpose, sealed, state, tries, trouble FROM request "
@@ -60,7 +61,7 @@ QUOTED: Final = (
 
 @dataclass(frozen=True)
 class Coin:
-    """One proof of ours. `made_by`, `spent_by`: the requests that did; `fee_ppk`: what spending it costs."""
+    """One proof of ours. `made_by`, `spent_by`: the requests that did; `fee_ppk`: what spending it costs; `ends`: its keyset does (see `lifetimes`)."""
 
     y: str
     mint: str
@@ -69,6 +70,7 @@ class Coin:
     made_by: int | None = None
     spent_by: int | None = None
     fee_ppk: int = 0
+    ends: bool = False
 
     @property
     def amount(self) -> int:
@@ -225,11 +227,11 @@ class Rows:
         return {row[0]: _keyset(row) for row in rows}
 
     def set_keyset(self, mint: str, keyset: Keyset) -> None:
-        """Keys, once known, stay: the id names them. Fee and activity are the mint's present word."""
+        """Keys, once known, stay: the id names them. Fee, activity and expiry are the mint's present word."""
         keys = json.dumps({str(amount): key for amount, key in keyset.keys.items()})
         self._db.execute(
             "INSERT INTO keyset VALUES (?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (mint, keyset_id)"
-            " DO UPDATE SET fee_ppk = excluded.fee_ppk, active = excluded.active",
+            " DO UPDATE SET fee_ppk = excluded.fee_ppk, active = excluded.active, final_expiry = excluded.final_expiry",
             (mint, keyset.id, keyset.unit, keyset.fee_ppk, int(keyset.active), keys, keyset.final_expiry),
         )
 
@@ -244,6 +246,15 @@ class Rows:
         """What this wallet holds of keysets that the mint does not list any more."""
         amounts = self._db.execute(
             "SELECT amount FROM proof JOIN keyset USING (mint, keyset_id) WHERE proof.state = 'held' AND listed = 0 AND mint = ?", (mint,)
+        )
+        return sum(parse_raw(row[0]) for row in amounts)
+
+    def expired(self, mint: str) -> int:
+        """What this wallet holds of keysets whose `final_expiry` has passed and that the mint still lists: it may refuse to take it."""
+        amounts = self._db.execute(
+            "SELECT amount FROM proof JOIN keyset USING (mint, keyset_id) WHERE proof.state = 'held' AND listed = 1 AND mint = ?"
+            " AND final_expiry > 0 AND final_expiry <= ?",
+            (mint, self._world.now_ms() // 1000),
         )
         return sum(parse_raw(row[0]) for row in amounts)
 
@@ -273,9 +284,29 @@ class Rows:
         return sums
 
     def spendable(self, mint: str) -> list[Coin]:
-        """What is held and the mint may be asked to take."""
-        rows = self._db.execute(_COIN + "WHERE state = 'held' AND proof.mint = ? AND coalesce(listed, 1) = 1 ORDER BY proof.rowid", (mint,))
+        """What is held and the mint must take."""
+        rows = self._db.execute(
+            _COIN + "WHERE state = 'held' AND proof.mint = ? AND coalesce(listed, 1) = 1 AND NOT (coalesce(final_expiry, 0) BETWEEN 1 AND ?)"
+            " ORDER BY proof.rowid",
+            (mint, self._world.now_ms() // 1000),
+        )
         return [self._coin(row) for row in rows]
+
+    def in_ending_keysets(self, mint: str) -> list[Coin]:
+        """What is held and should lie in another keyset, also of those that expired: the mint may be lenient."""
+        rows = self._db.execute(
+            _COIN + "WHERE state = 'held' AND proof.mint = ? AND listed = 1 AND (active = 0 OR final_expiry > 0) ORDER BY proof.keyset_id, proof.rowid", (mint,)
+        )
+        return [coin for coin in map(self._coin, rows.fetchall()) if coin.ends]
+
+    def ends_soon(self, mint: str) -> bool:
+        """Whether there may be any of `in_ending_keysets`. Needs no secret."""
+        rows = self._db.execute(
+            "SELECT DISTINCT active, final_expiry FROM proof JOIN keyset USING (mint, keyset_id)"
+            " WHERE proof.state = 'held' AND listed = 1 AND mint = ?",
+            (mint,),
+        )
+        return any(ending(bool(active), final_expiry, self._world.now_ms()) for active, final_expiry in rows.fetchall())
 
     def sent(self) -> list[Coin]:
         """What was locked for others; whether they took it, the mints know."""
@@ -525,10 +556,10 @@ class Rows:
     # --- rows to values
 
     def _coin(self, row: sqlite3.Row) -> Coin:
-        y, mint, keyset_id, amount, state, made_by, spent_by, sealed, fee_ppk = row
+        y, mint, keyset_id, amount, state, made_by, spent_by, sealed, fee_ppk, active, final_expiry = row
         secret, signature, dleq = self._unseal(sealed)
         proof = Proof(parse_raw(amount), keyset_id, secret, signature, Dleq(*dleq) if dleq else None)
-        return Coin(y, mint, proof, state, made_by, spent_by, fee_ppk)
+        return Coin(y, mint, proof, state, made_by, spent_by, fee_ppk, ending(bool(active), final_expiry, self._world.now_ms()))
 
     def _request(self, row: sqlite3.Row) -> RequestRow:
         request_id, mint, kind, purpose, sealed, state, tries, trouble = row

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, Literal
 
 from tradeskill.contracts import Balance, PluginContext
-from tradeskill.errors import InputError, NotFoundError, RefusedError, TradeskillError, UnavailableError, UntrustedError, UsageError
+from tradeskill.errors import InputError, NotFoundError, RefusedError, SecretError, TradeskillError, UnavailableError, UntrustedError, UsageError
 from tradeskill.model import Invoice, Payment, PaymentStatus, Proof
 from tradeskill.money import Amount
 from tradeskill_plugins.cashu.address import Address, read_address
@@ -170,13 +170,13 @@ class CashuWallet:
     async def balance(self) -> Balance:
         """`incoming`: what the mints have not answered for yet, and what is on its way back to us in such requests."""
         sums = self.store.read(lambda rows: rows.sums())
-        dropped = self.store.read(lambda rows: sum(rows.dropped(mint) for mint in self._settings.mints))
-        held = sum(value for (mint, state), value in sums.items() if state == "held" and mint in self._settings.mints) - dropped
+        stuck = self.store.read(lambda rows: sum(rows.dropped(mint) + rows.expired(mint) for mint in self._settings.mints))
+        held = sum(value for (mint, state), value in sums.items() if state == "held" and mint in self._settings.mints) - stuck
         await self.keys()
         return Balance(Amount(held, UNIT), Amount(self.store.read(_coming), UNIT))
 
     async def collect(self) -> int:
-        """Finish what has no answer yet, open letters, take back what nobody took. Returns how much of that there was."""
+        """Finish what has no answer yet, open letters, take back what nobody took, leave keysets that end. Returns how much of that there was."""
         async with self._collecting:
             await self.keys()
             made = await self._exchange.finish_all()
@@ -184,7 +184,7 @@ class CashuWallet:
             waiting = [row for row in self.store.read(lambda rows: rows.locks()) if self._waits(row)][-COLLECTED_AT_ONCE:]
             for lock in (main, *waiting):
                 made += await self._sale.open_letters(lock)
-            return made + await self._spending.take_back()
+            return made + await self._spending.take_back() + await self._renew()
 
     async def deposit(self, key: str, amount: Amount, mint: str = "") -> Invoice:
         """A Lightning invoice of a mint, to fund this wallet with, once per `key`; `settle` takes the ecash when it was paid. RefusedError without one."""
@@ -207,6 +207,12 @@ class CashuWallet:
         pubkey = read_address(address, self._network).pubkey
         return self.store.read(lambda rows: rows.lock_of_key(pubkey)) is not None
 
+    async def examine(self) -> str:
+        """For `doctor`: see examination.py. Needs no password."""
+        from tradeskill_plugins.cashu.examination import examined
+
+        return await examined(self.store, self.mints, self._settings, self._world)
+
     async def restore(self, gap: int = 20) -> int:
         """Find the seed's money at every mint that is configured or known. Returns the sum found anew. New invoices use locks never used before."""
         await self.keys()
@@ -226,6 +232,11 @@ class CashuWallet:
         async with self._unlocking:
             if self._seed is None:
                 path, password = self._context.home / SEED_FILE, self._context.password
+                if not path.exists():
+                    raise SecretError(
+                        f"{path} is missing, and without it the wallet cannot be opened: bring it back from a backup (`tradeskill restore`, or"
+                        " `tradeskill cashu restore --from FILE`); a wallet that never had one is given it by `tradeskill cashu add URL`"
+                    )
                 keys = Keys(await self._world.offload(lambda: open_seed(path, self._network, password())))
                 await self.store.unlock(keys, curve.public_key(keys.lock(0)))
                 self._seed = keys
@@ -266,6 +277,17 @@ class CashuWallet:
         if amount.unit != self.unit or amount.value < 1:
             raise UsageError(f"amount {amount.value} {amount.unit} cannot move on the rail cashu: it must be 1 sat or more, in sat")
 
+    async def _renew(self) -> int:
+        """Where money lies in keysets that end, move it. Returns at how many mints. Trouble at one does not keep the others."""
+        renewed = 0
+        held = {mint for (mint, state) in self.store.read(lambda rows: rows.sums()) if state == "held"}
+        for mint in (mint for mint in self._settings.mints if mint in held):
+            try:
+                renewed += await self.purse.renew(mint) > 0
+            except (UnavailableError, RefusedError, UntrustedError) as error:
+                log.info("%s: not moved to another keyset yet: %s", mint, error)
+        return renewed
+
     async def _tend(self) -> None:
         """Finish what a crash or a lost answer left open; calls do the same sooner. Waits until somebody gave the password."""
         while True:
@@ -276,6 +298,7 @@ class CashuWallet:
                         await self.restore()
                     await self._exchange.finish_all()
                     await self._spending.take_back()
+                    await self._renew()
                 except UnavailableError as error:
                     log.info("%s; trying again in %.0f s", error, TEND_SECONDS)
                 except TradeskillError as error:

@@ -8,25 +8,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tradeskill.faces.cli.shell import AsJson, PasswordFile, example, group, load_profile, password_from, run, say, show
+from tradeskill.faces.cli.shell import AsJson, PasswordFile, example, group, load_profile, password_from, printable, run, say, show
 
 if TYPE_CHECKING:
     from tradeskill.model import Network
 
 __all__ = ["backup", "doctor", "identity", "init", "restore"]
 
+_LOOK_AGAIN = {"nano": "tradeskill wallet scan", "cashu": "tradeskill cashu restore"}  # what happened after the backup was made
 DEFAULT_RPC, DEFAULT_WS = "http://127.0.0.1:7076", "ws://127.0.0.1:7078"
 
 
 @example(
     "TRADESKILL_HOME=./seller tradeskill init --network dev --market ./market.db",
     "tradeskill init --network dev --market relay --market-url http://127.0.0.1:8402",
+    "tradeskill init --network test --mint https://mint.example",
     "tradeskill init --non-interactive --network dev --rpc http://127.0.0.1:7076 --ws ws://127.0.0.1:7078 --market ./market.db --password-file pw",
 )
 def init(
     network: Annotated[str, typer.Option("--network", help="dev, test or live; fixed for this profile.")] = "dev",
     rpc: Annotated[list[str] | None, typer.Option("--rpc", help="URL of a Nano node's RPC; may be repeated.")] = None,
     ws: Annotated[str, typer.Option("--ws", help='URL of its websocket; "" for none.')] = DEFAULT_WS,
+    mint: Annotated[
+        list[str] | None, typer.Option("--mint", help="URL of a Cashu mint to hold ecash at; may be repeated. Nano too only with --rpc.", show_default=False)
+    ] = None,
     market: Annotated[
         str, typer.Option("--market", help='A market file that buyers and sellers share, or "relay". Default: market.db beside the profile.')
     ] = "",
@@ -39,7 +44,7 @@ def init(
 ) -> None:
     """Make a profile in the folder TRADESKILL_HOME.
 
-    It holds an identity key and a wallet seed, both encrypted under your password, and a configuration file.
+    It holds an identity key and a seed for each wallet, all encrypted under your password, and a configuration file.
     """
 
     async def main() -> dict[str, Any]:
@@ -66,12 +71,13 @@ def init(
         config = {
             "network": network,
             "market": chosen_market,
-            "wallets": [{"plugin": "nano", "rpc": rpc or [DEFAULT_RPC], **({"ws": ws} if ws else {})}],
+            "wallets": _rails(rpc, ws, mint),
         }
         key = create_profile(home, config, chosen, password, World())
         async with Profile.load(home, lambda: password) as profile:
-            address = await (await profile.wallet()).address()  # also while no node answers
-        return {"home": str(home), "network": network, "identity": key, "address": address, "config": str(home / "config.yaml")}
+            addresses = {rail: await wallet.address() for rail, wallet in (await profile.wallets()).items()}  # also while no node answers
+        first = next(iter(addresses.values()))
+        return {"home": str(home), "network": network, "identity": key, "address": first, "addresses": addresses, "config": str(home / "config.yaml")}
 
     made = run(main, as_json=as_json)
     if as_json:
@@ -79,14 +85,25 @@ def init(
         return
     say(f"profile made in {made['home']} for network {made['network']}")
     say(f"  identity  {made['identity']}")
-    say(f"  address   {made['address']}")
-    if made["network"] == "dev":
+    for rail, address in made["addresses"].items():
+        say(f"  {rail:9} {address}")
+    if made["network"] != "dev":
+        such = "1 XNO" if "nano" in made["addresses"] else "5000 sat"
+        say(f'next: back up with `tradeskill backup FILE`, set spending caps in config.yaml (buyer: {{cap_total: "{such}"}}), then `tradeskill doctor`')
+    elif "nano" in made["addresses"]:
         node = "" if not rpc else f" --rpc {rpc[0]}"
         say("next: `tradeskill devnet` in another terminal (unless a node runs there already), then money to buy with:")
-        say(f'  tradeskill devnet fund {made["address"]} "10 XNO"{node}')
+        say(f'  tradeskill devnet fund {made["addresses"]["nano"]} "10 XNO"{node}')
+    if "cashu" in made["addresses"]:
+        say("money for the cashu wallet: `tradeskill cashu mint 1000` prints a Lightning invoice to pay; `tradeskill cashu receive TOKEN` takes a token")
+    if made["network"] == "dev":
         say("then `tradeskill doctor`, and `tradeskill offers` to buy or `tradeskill sell FILE` to sell")
-    else:
-        say("next: back up with `tradeskill backup FILE`, set spending caps in config.yaml (buyer.cap_total), then `tradeskill doctor`")
+
+
+def _rails(rpc: list[str] | None, ws: str, mints: list[str] | None) -> list[dict[str, Any]]:
+    """What `wallets:` in the configuration says. A mint alone is a wallet without Nano."""
+    nano = {"plugin": "nano", "rpc": rpc or [DEFAULT_RPC], **({"ws": ws} if ws else {})}
+    return [*([nano] if rpc or not mints else []), *([{"plugin": "cashu", "mints": list(mints)}] if mints else [])]
 
 
 def _market(name: str, url: str, insecure: bool, home: Path) -> dict[str, Any]:
@@ -109,7 +126,7 @@ def _market(name: str, url: str, insecure: bool, home: Path) -> dict[str, Any]:
 def doctor(as_json: AsJson = False, password_file: PasswordFile = None) -> None:
     """Check the profile, and say how to mend what is wrong.
 
-    Looks at files and their rights, configuration, plugins, market, node, network and spending caps. Ends with 1 when something is wrong.
+    Looks at files and their rights, configuration, plugins, market, node, mints, network and spending caps. Ends with 1 when something is wrong.
     """
 
     async def main() -> list[dict[str, Any]]:
@@ -122,7 +139,7 @@ def doctor(as_json: AsJson = False, password_file: PasswordFile = None) -> None:
         show(found)
     else:
         for check in found:
-            typer.echo(f"{'ok  ' if check['ok'] else 'FAIL'} {check['check']:14} {check['detail']}")
+            typer.echo(f"{'ok  ' if check['ok'] else 'FAIL'} {check['check']:14} {printable(check['detail'])}")
     if not all(check["ok"] for check in found):
         raise typer.Exit(1)
 
@@ -153,13 +170,19 @@ def restore(source: Annotated[Path, typer.Argument(help="A file that `backup` ma
 
     async def main() -> dict[str, Any]:
         from tradeskill.backup import restore as unpack
-        from tradeskill.config import home_from_env
+        from tradeskill.config import CONFIG_FILE, home_from_env, load_config
 
         home = home_from_env(os.environ)
-        return {"home": str(home), "files": unpack(source, home)}
+        files = unpack(source, home)
+        rails = {choice.plugin.partition("@")[0] for choice in load_config(home / CONFIG_FILE).wallets}
+        return {"home": str(home), "files": files, "next": [command for rail, command in _LOOK_AGAIN.items() if rail in rails]}
 
     made = run(main, as_json=as_json)
-    show(made) if as_json else say(f"{made['files']} files restored into {made['home']}; next: `tradeskill wallet scan`, then `tradeskill doctor`")
+    if as_json:
+        show(made)
+        return
+    steps = [f"`{command}`" for command in (*made["next"], "tradeskill doctor")]
+    say(f"{made['files']} files restored into {made['home']}; next: {', then '.join(steps)}")
 
 
 identity = group("This profile's key, and the keys it trusts.", "tradeskill identity show", "tradeskill identity export > seller.key")

@@ -15,7 +15,7 @@ _SIGNED: Final = frozenset({10002, 11003})
 _UNPAID: Final = frozenset({20001})
 _ISSUED: Final = frozenset({20002})
 _PAID: Final = frozenset({20006})
-_KEYSET: Final = frozenset({12001, 12002})
+_KEYSET: Final = frozenset({12001, 12002, 12003})
 _LIGHTNING: Final = frozenset({20004})
 
 
@@ -71,7 +71,7 @@ class MintRefusedError(RefusedError):
 
     @property
     def keyset(self) -> bool:
-        """The mint does not know the keyset, or does not sign with it any more: load the keysets again."""
+        """The mint does not know the keyset, does not sign with it any more, or it has expired: load the keysets again."""
         return self.mint_code in _KEYSET
 
     @property
