@@ -380,7 +380,7 @@ SHARES = [
         try: x = os.urandom(2**20) * 100
         except MemoryError: os._exit(0)
         time.sleep(4); reached('3 GiB')
-        """, ends=("limit.memory", "limit.processes", "exit")),
+        """, ends=("limit.memory", "limit.processes", "exit", "limit.time")),
     Probe("fills /tmp", """
         size = 0
         try:
