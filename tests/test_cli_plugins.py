@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,10 +47,11 @@ def test_a_check_ends_with_what_it_found(home: Home) -> None:
 
 def test_clauses_that_were_tried_twice_are_told_apart_and_a_broken_one_says_how_to_see_more(capsys: pytest.CaptureFixture[str]) -> None:
     clauses = tuple(ClauseResult("W-01", status, "A", reason, tests) for status, reason, tests in (("holds", "", "TestOne"), ("FAILED", "1 == 2", "TestTwo")))
-    show_verdict(Verdict("acme", "acme-pay", "1", clauses, (), ("acme_pay.conformance",)))
+    show_verdict(Verdict("acme", "acme-pay", "1", clauses, (), ("acme_pay.conformance",)), ["mint=a b"])
     out, err = capsys.readouterr()
+    more = f"{sys.executable} -m pytest --pyargs acme_pay.conformance --tradeskill-with 'mint=a b'"
     assert out.splitlines() == ["TestOne:", "W-01  holds         A", "TestTwo:", "W-01  FAILED        A — 1 == 2"]
-    assert err.splitlines() == ["acme: BREAKS its contract: 1 hold, 1 FAILED", "with every traceback: python -m pytest --pyargs acme_pay.conformance"]
+    assert err.splitlines() == ["acme: BREAKS its contract: 1 hold, 1 FAILED", f"with every traceback: {more}"]
 
 
 def test_what_is_not_installed_or_brings_no_tests_cannot_be_checked(home: Home) -> None:

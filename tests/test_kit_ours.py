@@ -6,12 +6,14 @@ These runs are the contract tests of nano, cashu, the embedded market on a file,
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,12 +26,15 @@ import pytest
 from tests import mint, podman
 from tests.kit_table import OURS
 from tests.podman import Engine
+from tradeskill.errors import NotFoundError
 from tradeskill.testing.backend_contract import BackendContract
 from tradeskill.testing.clauses import clauses_of
 from tradeskill.testing.installed import KIT_GROUP
 from tradeskill.testing.market_contract import MarketContract
 from tradeskill.testing.wallet_contract import WalletContract
+from tradeskill_plugins.cashu import nutshell
 from tradeskill_plugins.cashu.nutshell import INSTALL
+from tradeskill_plugins.container.own_image import own_image
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 400.0  # seconds; a bound for a machine that is busy
@@ -124,6 +129,16 @@ def test_an_image_that_is_named_by_its_tag_alone_is_refused(tmp_path: Path) -> N
     assert "'busybox:latest' is not pinned" in done.stderr
 
 
+def test_an_image_of_this_machines_programs_has_them_all_or_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tarfile.open(fileobj=io.BytesIO(own_image(("sh", "cat")))) as archive:
+        assert {"bin/sh", "bin/cat", "tmp", "proc"} <= set(archive.getnames())
+    with pytest.raises(NotFoundError, match="no program no-such-program"):
+        own_image(("sh", "no-such-program"))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(NotFoundError, match="no Linux"):
+        own_image(("sh",))
+
+
 def test_without_a_mint_nothing_is_tried_and_the_way_out_is_said(tmp_path: Path) -> None:
     done = check("cashu", "--with", f"mint={tmp_path}")
     assert (done.returncode, done.stdout) == (9, "")
@@ -135,6 +150,12 @@ def test_the_mint_that_the_kit_names_is_the_one_that_make_builds() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     (version,) = re.findall(r"^MINT := (\S+)$", makefile, re.MULTILINE)
     assert INSTALL.replace(version, "$(MINT)") in makefile
+
+
+def test_a_mint_is_looked_for_beside_a_checkout_and_in_no_other_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert nutshell.of_checkout() == mint.ENVIRONMENT
+    monkeypatch.setattr(nutshell, "__file__", str(tmp_path / "lib" / "tradeskill_plugins" / "cashu" / "nutshell.py"))
+    assert nutshell.of_checkout() is None
 
 
 def test_what_its_tests_do_not_take_is_refused_by_name(tmp_path: Path) -> None:

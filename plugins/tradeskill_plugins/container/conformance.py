@@ -18,7 +18,7 @@ from typing import Any, Final
 import pytest
 
 from tradeskill.contracts import Backend, PluginContext, Task
-from tradeskill.errors import TradeskillError, UnavailableError
+from tradeskill.errors import NotFoundError, RefusedError, TradeskillError, UnavailableError
 from tradeskill.model import Json
 from tradeskill.signing import Identity
 from tradeskill.testing.backend_contract import STDIN, BackendContract, Work
@@ -84,7 +84,16 @@ def _client(socket: str) -> Iterator[Any]:
 @contextmanager
 def _own_image(api: Any) -> Iterator[str]:
     """The id of an image that is there meanwhile."""
-    answer = str(api.import_image_from_data(own_image(PROGRAMS)))
+    from docker.errors import DockerException
+
+    try:
+        archive = own_image(PROGRAMS)
+    except NotFoundError as error:
+        raise NotFoundError(f"no image can be made of this machine's programs ({error}); name one: --with image=NAME@sha256:DIGEST") from error
+    try:
+        answer = str(api.import_image_from_data(archive))
+    except DockerException as error:
+        raise RefusedError(f"the engine takes no image made here ({error}); name one: --with image=NAME@sha256:DIGEST") from error
     made = str(json.loads(answer.strip().splitlines()[-1])["status"])
     try:
         yield made

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,7 +21,10 @@ SECONDS: Final = 60.0
 
 
 def own_image(programs: Sequence[str]) -> bytes:
-    """The programs of these names in /bin. NotFoundError where the machine lacks one of them."""
+    """The programs of these names in /bin. NotFoundError where the machine lacks one of them, or runs programs that no Linux container could."""
+    for needed, there in (("Linux", sys.platform == "linux"), ("program ldd", shutil.which("ldd"))):
+        if not there:
+            raise NotFoundError(f"this machine has no {needed}")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         add_folders(archive)

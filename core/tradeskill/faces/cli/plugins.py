@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,13 +97,13 @@ def check(
     if as_json:
         show(verdict.described())
     else:
-        show_verdict(verdict)
+        show_verdict(verdict, given or ())
     if not verdict.ok:
         raise typer.Exit(9)
 
 
-def show_verdict(verdict: Verdict) -> None:
-    """For people: its clauses, set apart by class where there are several."""
+def show_verdict(verdict: Verdict, given: Sequence[str] = ()) -> None:
+    """For people: its clauses, set apart by class where there are several. `given`: what its tests were given."""
     classes = dict.fromkeys(clause.tests for clause in verdict.clauses)
     for each in classes:
         if len(classes) > 1:
@@ -110,7 +113,8 @@ def show_verdict(verdict: Verdict) -> None:
             typer.echo(f"{clause.number}  {clause.status:12}  {clause.sentence}{reason}")
     say(f"{verdict.name}: {verdict.summary()}")
     if not verdict.ok and verdict.modules:
-        say(f"with every traceback: python -m pytest --pyargs {' '.join(verdict.modules)}")
+        more = [word for entry in given for word in ("--tradeskill-with", entry)]
+        say(f"with every traceback: {shlex.join([sys.executable, '-m', 'pytest', '--pyargs', *verdict.modules, *more])}")
 
 
 @plugins.command("new")
