@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -21,6 +20,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tradeskill_plugins.container.own_image import add_folders, add_libraries, add_link
 
 PATIENCE = 60.0  # seconds; a bound for a machine that is busy, not a duration that anything takes
 PROGRAMS = {"podman": "podman", "runc": "runc", "busybox": "busybox-static"}  # program -> its package
@@ -168,20 +169,13 @@ def _image() -> bytes:
     """busybox under its applets' names, and Python with its standard library and the shared libraries that these need."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name in ("tmp", "etc", "bin", "proc", "sys", "dev"):
-            folder = tarfile.TarInfo(name)
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
-            archive.addfile(folder)
+        add_folders(archive)
         archive.add(os.path.realpath(shutil.which("busybox") or ""), "bin/busybox")
         for applet in APPLETS:
-            link = tarfile.TarInfo(f"bin/{applet}")
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            archive.addfile(link)
+            add_link(archive, f"bin/{applet}", "busybox")
         program = Path(sys._base_executable).resolve()  # a virtual environment's own is a link to it
         archive.add(program, "usr/bin/python3")
-        link = tarfile.TarInfo("usr/bin/python")
-        link.type, link.linkname = tarfile.SYMTYPE, "python3"
-        archive.addfile(link)
+        add_link(archive, "usr/bin/python", "python3")
         library, needed = Path(sysconfig.get_path("stdlib")), [program]
         for folder_name, folders, files in os.walk(library):
             folders[:] = sorted(name for name in folders if name not in _LEFT_OUT and not name.startswith("config-"))
@@ -189,8 +183,5 @@ def _image() -> bytes:
                 if path.suffix == ".py" or (path.suffix == ".so" and not path.name.startswith(("_test", "_codecs_", "_ctypes_test", "_sqlite"))):
                     archive.add(path.resolve(), f"usr/lib/{library.name}/{path.relative_to(library)}")
                     needed += [path] if path.suffix == ".so" else []
-        listed = subprocess.run(["ldd", *map(str, needed)], capture_output=True, text=True, check=False, timeout=PATIENCE).stdout
-        for place in sorted(set(re.findall(r"(/\S+) \(0x", listed))):
-            loader = Path(place).name.startswith("ld-linux")
-            archive.add(os.path.realpath(place), place.lstrip("/") if loader else f"usr/lib/{Path(place).name}")
+        add_libraries(archive, needed)
     return buffer.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import os
@@ -12,22 +11,21 @@ import sys
 import threading
 import urllib.parse
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from tests.old_relay import running_old_relay
 from tests.postgres import PostgresServer
 from tests.relay_wire import Wire
 from tradeskill.model import Network
 from tradeskill.testing.market_contract import SteppedClock
+from tradeskill_plugins.relay.server.aside import relay_aside
 from tradeskill_plugins.relay.server.door import DoorSettings
-from tradeskill_plugins.relay.server.serving import RelaySettings, run
+from tradeskill_plugins.relay.server.serving import RelaySettings
 
 PATIENCE = 60.0  # seconds until a relay that does not come up fails the test
 _NUMBERS = itertools.count(1)
@@ -152,24 +150,5 @@ def stand(kind: str, data: Path | str, *, limits: bool = False, clock: SteppedCl
 @contextmanager
 def _within(data: Path | str, clock: SteppedClock, limits: bool, network: Network | None) -> Iterator[str]:
     off: dict[str, Any] = {} if limits else {"per_ip": None, "per_key": None, "strict": None}
-    settings = RelaySettings(str(data), DoorSettings(port=0), network=network, **off)
-    begun: Future[tuple[str, asyncio.AbstractEventLoop]] = Future()
-    over = asyncio.Event()
-
-    def work() -> None:
-        try:
-            uvloop.run(run(settings, clock, ready=lambda url: begun.set_result((url, asyncio.get_running_loop())), stop=over))
-        except BaseException as error:
-            if begun.done():
-                raise
-            begun.set_exception(error)
-
-    thread = threading.Thread(target=work, name="relay")
-    thread.start()
-    url, loop = begun.result(PATIENCE)
-    try:
+    with relay_aside(RelaySettings(str(data), DoorSettings(port=0), network=network, **off), clock) as url:
         yield url
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join(PATIENCE)
-        assert not thread.is_alive()

@@ -102,6 +102,7 @@ def test_a_plugin_that_replaces_a_check_or_breaks_a_clause_is_found_out(place: P
         assert done.returncode == 9
         assert next(line for line in done.stdout.splitlines() if "FAILED" in line).startswith("B-09  FAILED ")
         assert "textworks: BREAKS its contract" in done.stderr
+        assert "-m pytest --pyargs tradeskill_textworks.conformance" in done.stderr
     finally:
         module.write_text(tests, "utf-8")
         backend.write_text(code, "utf-8")

@@ -1,6 +1,6 @@
-"""The bubblewrap backend passes the contract every backend passes, shows a job what it promises and no more, and never runs one with less.
+"""The bubblewrap backend shows a job what it promises and no more, and never runs one with less.
 
-Past 400 lines because it is one catalogue, from what a job is given to where it cannot be had.
+Its contract is kept by `tradeskill plugins check bubblewrap` (tests/test_kit_ours.py).
 """
 
 # ruff: noqa: ASYNC240  # a look at a folder between two steps of a test blocks nobody
@@ -27,11 +27,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tradeskill.contracts import Backend, ExecutionStatus, Limits, PluginContext, Task
+from tradeskill.contracts import ExecutionStatus, Limits, PluginContext, Task
 from tradeskill.errors import ConfigError, RefusedError, UnavailableError
 from tradeskill.model import Result
 from tradeskill.signing import Identity
-from tradeskill.testing.backend_contract import STDIN, BackendContract, Work
 from tradeskill.world import World
 from tradeskill_plugins.bubblewrap import tradeskill_capabilities, tradeskill_open_backend
 from tradeskill_plugins.bubblewrap.backend import BubblewrapBackend
@@ -41,48 +40,6 @@ T = TypeVar("T")
 LIMITS = Limits(seconds=20, memory=256 * 2**20, output=2**20)
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bwrap is not installed: apt install bubblewrap")
-
-COMMANDS: dict[Work, str] = {
-    "echo": "exec cat",
-    "forever": "exec sleep 1000",
-    "fail": "echo no luck >&2; exit 3",
-    "flood": "exec yes",
-    "environment": "env",
-    "link": "ln -s /etc/passwd $TRADESKILL_OUTPUT/result",
-    "hungry": "exec python3 -I -S -c 'x = bytearray(2**30); x[::4096] = bytes(2**18)'",
-}
-
-
-class Kit:
-    """Counts runs over a FIFO, the one thing in a read-only folder that can be written to."""
-
-    isolates = True
-
-    def __init__(self, folder: Path) -> None:
-        self.home, self.program, self._runs = folder / "executions", folder / "program", 0
-        self.program.mkdir()
-        os.mkfifo(self.program / "count")
-        (self.program / "count").chmod(0o666)
-        self.reader = os.open(self.program / "count", os.O_RDWR | os.O_NONBLOCK)
-
-    def backend(self) -> Backend:
-        return BubblewrapBackend(self.home, World(), "nobody")
-
-    def task(self, work: Work, owner: str) -> Task:
-        return Task(("sh", "-c", f"echo >> /job/program/count; {COMMANDS[work]}"), STDIN, self.program, trusted=True, details={"owner": owner})
-
-    def runs(self) -> int:
-        with suppress(BlockingIOError):
-            self._runs += len(os.read(self.reader, 4096))
-        return self._runs
-
-
-class TestContract(BackendContract):
-    @pytest.fixture
-    def kit(self, tmp_path: Path) -> Iterator[Kit]:
-        kit = Kit(tmp_path)
-        yield kit
-        os.close(kit.reader)
 
 
 @pytest.fixture

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cli_stage import Home
+from tradeskill.faces.cli.plugins import show_verdict
+from tradeskill.testing.installed import ClauseResult, Verdict
+
+ACME = """
+from tradeskill.hookspecs import hookimpl
+
+@hookimpl
+def tradeskill_open_market(settings, context):
+    raise NotImplementedError
+"""
 
 
 @pytest.fixture
@@ -31,12 +42,32 @@ def test_the_list_says_of_each_plugin_what_it_is_and_what_it_says_of_itself(home
 def test_a_check_ends_with_what_it_found(home: Home) -> None:
     done = home.run("plugins", "check", "buyer").ok()
     assert "S-01  holds         It can run and has tools" in done.out
-    assert done.err == "buyer: keeps its contract: 9 hold\n"
+    assert done.err == "running the tests of buyer: tradeskill.testing.any_skill\nbuyer: keeps its contract: 9 hold\n"
+
+
+def test_clauses_that_were_tried_twice_are_told_apart_and_a_broken_one_says_how_to_see_more(capsys: pytest.CaptureFixture[str]) -> None:
+    clauses = tuple(ClauseResult("W-01", status, "A", reason, tests) for status, reason, tests in (("holds", "", "TestOne"), ("FAILED", "1 == 2", "TestTwo")))
+    show_verdict(Verdict("acme", "acme-pay", "1", clauses, (), ("acme_pay.conformance",)), ["mint=a b"])
+    out, err = capsys.readouterr()
+    more = f"{sys.executable} -m pytest --pyargs acme_pay.conformance --tradeskill-with 'mint=a b'"
+    assert out.splitlines() == ["TestOne:", "W-01  holds         A", "TestTwo:", "W-01  FAILED        A — 1 == 2"]
+    assert err.splitlines() == ["acme: BREAKS its contract: 1 hold, 1 FAILED", f"with every traceback: {more}"]
 
 
 def test_what_is_not_installed_or_brings_no_tests_cannot_be_checked(home: Home) -> None:
-    home.run("plugins", "check", "nope").failed(3, "'nope'", "tradeskill plugins")
-    home.run("plugins", "check", "relay").failed(9, "relay", "brings no tests", "tradeskill.kit")
+    done = home.run("plugins", "check", "nope")
+    assert done.err == done.failed(3, "'nope'", "tradeskill plugins") + "\n"
+    info = home.path / "acme-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[tradeskill]\nacme = acme\n")
+    (home.path / "acme.py").write_text(ACME)
+    home.process("plugins", "check", "acme", environment={"PYTHONPATH": str(home.path)}).failed(9, "acme 1.0", "brings no tests", "tradeskill.kit")
+
+
+@pytest.mark.parametrize("given", ["mint", "=x", "mint=", "Mint=x", "a b=c"])
+def test_what_is_given_is_a_name_and_a_value(home: Home, given: str) -> None:
+    home.run("plugins", "check", "buyer", "--with", given).failed(2, "--with", repr(given), "NAME=VALUE")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""The container backend passes the contract every backend passes, on a real engine; jobs get what is promised and nothing else."""
+"""The container backend on a real engine: jobs get what is promised and nothing else.
+
+Its contract is kept by `tradeskill plugins check container` (tests/test_kit_ours.py).
+"""
 
 from __future__ import annotations
 
@@ -15,41 +18,17 @@ from typing import Any
 import pytest
 
 from tests.podman import Engine
-from tradeskill.contracts import Backend, ExecutionStatus, Limits, PluginContext, Task
+from tradeskill.contracts import ExecutionStatus, Limits, PluginContext, Task
 from tradeskill.errors import ConfigError
 from tradeskill.isolation import level_of, shows_folder
 from tradeskill.model import Result
 from tradeskill.signing import Identity
-from tradeskill.testing.backend_contract import STDIN, BackendContract, Work
-from tradeskill.testing.shell_works import SHELL_WORKS
 from tradeskill.world import World
 from tradeskill_plugins.container import tradeskill_capabilities, tradeskill_open_backend
 from tradeskill_plugins.container.backend import ContainerBackend
 from tradeskill_plugins.container.settings import Settings
 
 LIMITS = Limits(seconds=30, memory=128 * 2**20, output=2**20)
-
-
-class Kit:
-    isolates = True
-
-    def __init__(self, home: Path, engine: Engine) -> None:
-        self.home, self.engine = home, engine
-
-    def backend(self) -> Backend:
-        return ContainerBackend(self.home, World(), "nobody", Settings(self.engine.image, self.engine.socket))
-
-    def task(self, work: Work, owner: str) -> Task:
-        return Task(("sh", "-c", SHELL_WORKS[work]), STDIN, trusted=True, details={"owner": owner})
-
-    def runs(self) -> int:
-        return self.engine.starts(f"tradeskill-{(self.home / 'instance').read_text()}-")
-
-
-class TestContract(BackendContract):
-    @pytest.fixture
-    def kit(self, tmp_path: Path, podman: Engine) -> Kit:
-        return Kit(tmp_path, podman)
 
 
 def shell(script: str, *, network: bool = False) -> Task:

@@ -16,6 +16,7 @@ import pytest
 from tests.test_wallet_contract_fake import FakeBench
 from tradeskill.errors import NotFoundError, PluginError, UsageError
 from tradeskill.testing.clauses import clause, clauses_of, declared, replaced
+from tradeskill.testing.given import read_given
 from tradeskill.testing.installed import ClauseResult, Verdict, check_plugin
 from tradeskill.testing.starting import new_plugin
 from tradeskill.testing.wallet_bench import LEDGER_FAULTS, WALLET_LACKS, LedgerFault
@@ -65,7 +66,7 @@ def kit(folder: Path, sources: Mapping[str, str], *options: str) -> tuple[int, s
     settings = ["-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder), "--clauses-json", str(told), "--continue-on-collection-errors"]
     command = [sys.executable, "-m", "pytest", *settings, *options, *map(str, files)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
-    found = json.loads(told.read_text("utf-8")) if told.exists() else {}
+    found = json.loads(told.read_text("utf-8"))["classes"] if told.exists() else {}
     return done.returncode, done.stdout + done.stderr, {Path(name.partition("::")[0]).stem.removeprefix("test_"): clauses for name, clauses in found.items()}
 
 
@@ -107,6 +108,7 @@ def test_replaced_checks_are_refused_by_name(told: Told, name: str) -> None:
 def test_a_clause_that_was_skipped_or_excused_does_not_hold(told: Told) -> None:
     _, _, found = told
     assert {entry["status"] for entry in found["skipped"].values()} == {"skipped"}
+    assert {entry["reason"] for entry in found["skipped"].values()} == {"later"}
     assert {entry["status"] for entry in found["excused"].values()} == {"skipped"}
 
 
@@ -224,6 +226,35 @@ def test_a_wire_knows_no_other_fault() -> None:
     with pytest.raises(KeyError):
         FaultyWire("127.0.0.1", 1).fail("rude")  # type: ignore[arg-type]  # what the test is about
     assert set(LEDGER_FAULTS) == {"unreachable", "answer-lost", "hang", "garbage"}
+
+
+# What tests are given
+
+
+def test_what_is_given_is_read_strictly_and_paths_begin_where_the_command_was_called(tmp_path: Path) -> None:
+    given = read_given(["mint=./m", "key=a=b"], tmp_path)
+    assert (given.get("key"), given.get("nothing"), given.path("nothing")) == ("a=b", None, None)
+    assert given.path("mint") == tmp_path / "m"
+    assert read_given([f"mint={tmp_path}"], Path("/nowhere")).path("mint") == tmp_path
+    for entries, said in ((["mint"], "is not NAME=VALUE"), (["mint=a", "mint=b"], "twice"), (["mint\n=x"], "is not NAME=VALUE")):
+        with pytest.raises(UsageError, match=said):
+            read_given(entries, tmp_path)
+
+
+TAKING = """
+    import pytest
+    tradeskill_takes = {"colour": "any"}
+    def test_it(tradeskill_given): assert (tradeskill_given.get("colour"), tradeskill_given.path("colour").name) == ("red", "red")
+"""
+
+
+def test_a_module_is_given_what_it_takes_and_anything_else_is_refused_before_a_test_runs(tmp_path: Path) -> None:
+    code, said, _ = kit(tmp_path, {"taking": TAKING}, "--tradeskill-with", "colour=red")
+    assert code == 0, said
+    for given in ("color=red", "colour"):
+        code, said, _ = kit(tmp_path, {"taking": TAKING}, "--tradeskill-with", given)
+        assert (code, "passed" in said, "failed" in said) == (4, False, False)
+    assert "nothing here takes color" in kit(tmp_path, {"taking": TAKING}, "--tradeskill-with", "color=red")[1]
 
 
 # An installed plugin

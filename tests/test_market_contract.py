@@ -1,21 +1,14 @@
-"""The embedded market keeps the market's contract, on a file and in memory."""
+"""The embedded market keeps the market's contract in memory; on a file it is kept by `tradeskill plugins check embedded` (tests/test_kit_ours.py)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tradeskill.testing.market_contract import MarketContract, MarketFor, SteppedClock
 from tradeskill_plugins.market.embedded import EmbeddedMarket
-from tradeskill_plugins.market.store import open_file, open_memory
-
-
-class TestEmbeddedMarketOnAFile(MarketContract):
-    @pytest.fixture
-    def market_for(self, clock: SteppedClock, tmp_path: Path) -> MarketFor:
-        return lambda identity: EmbeddedMarket(lambda: open_file(tmp_path / "market.db", clock), identity, clock)
+from tradeskill_plugins.market.store import open_memory
 
 
 class TestEmbeddedMarketInMemory(MarketContract):

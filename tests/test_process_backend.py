@@ -1,11 +1,10 @@
-"""The process backend passes the contract every backend passes, and survives what its own part of FAULTS.md lists (79-85)."""
+"""The process backend survives what its own part of FAULTS.md lists (79-85). Its contract: `tradeskill plugins check process` (tests/test_kit_ours.py)."""
 
 # ruff: noqa: ASYNC240  # a look at a folder between two steps of a test blocks nobody
 
 import asyncio
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -16,11 +15,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tradeskill.contracts import Backend, ExecutionStatus, Limits, PluginContext, Task
+from tradeskill.contracts import ExecutionStatus, Limits, PluginContext, Task
 from tradeskill.errors import ConfigError, RefusedError, StorageError, UsageError
 from tradeskill.model import Result
 from tradeskill.signing import Identity
-from tradeskill.testing.backend_contract import STDIN, BackendContract, Work
 from tradeskill.world import World
 from tradeskill_plugins.executions.records import Executions, Supervisor
 from tradeskill_plugins.process import tradeskill_capabilities, tradeskill_open_backend
@@ -28,38 +26,6 @@ from tradeskill_plugins.process.backend import ProcessBackend
 
 T = TypeVar("T")
 LIMITS = Limits(seconds=20, memory=256 * 2**20, output=2**20)
-COMMANDS: dict[Work, str] = {
-    "echo": "exec cat",
-    "forever": "exec sleep 1000",
-    "fail": "echo no luck >&2; exit 3",
-    "flood": "exec yes",
-    "environment": "exec env",
-    "link": 'ln -s /etc/passwd "$TRADESKILL_OUTPUT/result"',
-    "hungry": "exec python3 -I -S -c 'x = bytearray(2**30); x[::4096] = bytes(2**18)'",
-}
-
-
-class Kit:
-    isolates = False
-
-    def __init__(self, folder: Path) -> None:
-        self.home, self.count = folder / "executions", folder / "count"
-
-    def backend(self) -> Backend:
-        return ProcessBackend(self.home, World(), "nobody")
-
-    def task(self, work: Work, owner: str) -> Task:
-        script = f"echo run >> {shlex.quote(str(self.count))}; {COMMANDS[work]}"
-        return Task(("sh", "-c", script), STDIN, trusted=True, details={"owner": owner})
-
-    def runs(self) -> int:
-        return len(self.count.read_text().split()) if self.count.exists() else 0
-
-
-class TestContract(BackendContract):
-    @pytest.fixture
-    def kit(self, tmp_path: Path) -> Kit:
-        return Kit(tmp_path)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 
 from tests.relay_started import Stand, relay_process, stand
 from tests.relay_wire import Party
-from tests.test_relay_contract import served
 from tests.test_relay_old import PRICE, Trade, selling_on
 from tradeskill.agreement import read_request, sign_quote, sign_request
 from tradeskill.errors import NotFoundError, StateError, UnavailableError, UsageError
@@ -22,6 +21,7 @@ from tradeskill.testing.fake_backend import Plan
 from tradeskill.testing.market_contract import SteppedClock
 from tradeskill.world import World
 from tradeskill_plugins.relay.client.settings import UploadSettings
+from tradeskill_plugins.relay.conformance import served_folder
 
 
 class Now(SteppedClock):
@@ -93,7 +93,7 @@ def test_a_result_beyond_the_relay_goes_by_the_upload_folder(tmp_path: Path) -> 
 
     async def scenario(trade: Trade) -> None:
         trade.machine.plan = lambda execution, task: Plan(result=Result(data, "application/x-large"))
-        with served(tmp_path / "served") as url:
+        with served_folder(tmp_path / "served") as url:
             trade.upload = UploadSettings(tmp_path / "served", url)
             async with selling_on(trade):
                 buyer = await trade.buyer()

@@ -14,7 +14,6 @@ import pytest
 
 from tests.old_relay import OldRelay
 from tests.rig import PRICE, SCHEMA, Disk
-from tests.test_relay_contract import served
 from tradeskill.agreement import read_offer, sign_offer
 from tradeskill.buyer import Buyer, BuyerSettings
 from tradeskill.contracts import PluginContext, Wallet
@@ -28,6 +27,7 @@ from tradeskill.testing.fakes import FakeLedger, FakeWallet
 from tradeskill.world import World
 from tradeskill_plugins.relay.client.market import RelayMarket
 from tradeskill_plugins.relay.client.settings import Settings, UploadSettings
+from tradeskill_plugins.relay.conformance import served_folder
 
 OFFER = "5f0c7f1e-3d0a-4b53-9a54-0c7a6a2b9a11"
 PATIENCE = 240.0  # seconds for what takes ten on a machine with nothing else to do
@@ -336,7 +336,7 @@ def test_a_larger_result_goes_by_the_upload_folder_and_without_one_the_money_com
             buyer = await trade.buyer()
             assert (await trade.hire(buyer, "http://small/")).state == "refunded"
             await buyer.close()
-        with served(tmp_path / "served") as url:
+        with served_folder(tmp_path / "served") as url:
             trade.upload = UploadSettings(tmp_path / "served", url)
             trade.allow = frozenset({"no-fence"})
             async with selling_on(trade):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,8 @@ from tradeskill.lifecycle import FULFILMENT, JOB, LIFECYCLES, PAYMENT, PURCHASE,
 from tradeskill.money import Amount
 from tradeskill.policy import rules, sealed
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 NOTE = "<!-- Written by tools/make_docs.py from the code; change it there. -->\n"
 
 
@@ -263,8 +265,52 @@ def clauses() -> str:
     return "\n".join(parts)
 
 
+def kit() -> str:
+    """The tables are the tests' own, so they are read from there."""
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    from tests.kit_table import LIARS, OURS
+
+    from tradeskill.testing.backend_contract import BackendContract
+    from tradeskill.testing.clauses import KINDS, clauses_of
+    from tradeskill.testing.market_contract import MarketContract
+    from tradeskill.testing.skill_contract import SkillContract
+    from tradeskill.testing.wallet_contract import WalletContract
+
+    every = {each.number: each.sentence for c in (WalletContract, MarketContract, BackendContract, SkillContract) for each in clauses_of(c).values()}
+    parts = [
+        "# What the kit finds\n",
+        NOTE,
+        "What the conformance kit says of our own plugins, and of plugins that lie. The clauses are in [clauses.md](clauses.md), how to run them in\n"
+        "[plugins.md](plugins.md).\n",
+        "## The kit on our own plugins\n",
+        "`tradeskill plugins check NAME` for each, as `tests/test_kit_ours.py` runs it. `cashu` needs a mint (`--with mint=DIR`), `container` an engine\n"
+        "(`--with socket=unix:///PATH`).\n",
+    ]
+    rows = []
+    for name, classes in OURS.items():
+        for found in classes.values():
+            off = "; ".join(f"{number} ({every[number]}): {reason}" for number, reason in found.off.items())
+            rows.append(f"| `{name}` | {found.on} | {found.holds} of {found.holds + len(found.off)} | {off or 'none'} |")
+    parts.append("\n".join(["| Plugin | Tried on | Clauses that hold | Declared off, with the reason |", "|---|---|---|---|", *rows, ""]))
+    parts += [
+        "## Plugins that lie\n",
+        f"{len(LIARS)} plugins in `tests/lying_plugins/`, each honest but for one thing. `tests/test_kit_liars.py` holds that each breaks the clause\n"
+        "that it was made to break and what that one implies, and keeps all others.\n",
+    ]
+    for kind in KINDS.values():
+        rows = []
+        for name, (own, implied) in LIARS.items():
+            if name.startswith(f"{kind}s::"):
+                words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=A)(?=[A-Z][a-z])", " ", name.partition("::Test")[2]).lower()
+                rows.append(f"| {words} | {own} | {every[own]} | {implied.replace(' ', ', ')} |")
+        parts.append("\n".join([f"### A {kind} that …\n", "| | breaks | which says | and so also |", "|---|---|---|---|", *rows, ""]))
+    return "\n".join(parts)
+
+
 PAGES = {
     "clauses.md": clauses,
+    "kit.md": kit,
     "configuration.md": configuration,
     "policy.md": policy_page,
     "lifecycles.md": lifecycles,

@@ -242,7 +242,7 @@ PLANTS: Final = (
         f"{WALLET}/nano.py",
         'self._pay("pay", f"pay:{key}", to, amount)',
         'self._pay("pay", f"pay:{key}:{self._world.now_ms()}", to, amount)',
-        ("tests/test_wallet_contract_nano.py",),
+        ("--pyargs", "tradeskill_wallet.devnet.conformance"),
     ),
     Plant(
         "wallet-normal-sync",

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from tradeskill.errors import NotFoundError, PluginError
+from tradeskill.errors import NotFoundError, PluginError, UsageError
 from tradeskill.plugins import PluginReport, Plugins
 from tradeskill.testing.clauses import KINDS
+from tradeskill.testing.given import read_given
 
 __all__ = ["KIT_GROUP", "ClauseResult", "Verdict", "check_plugin"]
 
 KIT_GROUP: Final = "tradeskill.kit"  # plugin's name -> the module with its classes of tests
 ANY_SKILL: Final = "tradeskill.testing.any_skill"  # a skill needs nothing of its author's to be tried
 PATIENCE: Final = 1800.0  # seconds for all clauses together
+LEAVING: Final = 30.0  # seconds for tests that are told to end
+USAGE: Final = 4  # pytest's exit code for options that are wrong
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Verdict:
     version: str
     clauses: tuple[ClauseResult, ...]
     missing: tuple[str, ...]
+    modules: tuple[str, ...] = ()  # with its tests
 
     @property
     def ok(self) -> bool:
@@ -61,25 +66,35 @@ class Verdict:
         return {**asdict(self), "ok": self.ok}
 
 
-def check_plugin(name: str) -> Verdict:
-    """Try the plugin `name` (or `name@package`) clause by clause.
+def check_plugin(name: str, given: Sequence[str] = (), begun: Callable[[str], None] = lambda module: None) -> Verdict:
+    """Try the plugin `name` (or `name@package`) clause by clause. `given`: what its tests need outside, as NAME=VALUE. `begun` is told where they are.
 
-    NotFoundError when it is not installed; PluginError when it does not load, when its package names no tests, when they cannot be collected
-    (replaced checks among the reasons), and when pytest is not installed.
+    NotFoundError when it is not installed; UsageError for a `given` that its tests do not take; PluginError when it does not load, when its package
+    names no tests, when they cannot be collected (replaced checks among the reasons), when what they need is not here so that none was tried, and when
+    pytest is not installed.
     """
     if find_spec("pytest") is None:
         raise PluginError(f"the conformance kit needs pytest for {sys.executable}: pip install 'tradeskill[kit]'")
+    start = Path.cwd()
+    read_given(given, start)
     report = _report(name)
     modules = _modules(report)
-    results = _run(report, modules)
+    begun(", ".join(modules))
+    results = _run(report, modules, given, start)
     words = {"passed": "holds", "off": "declared off", "failed": "FAILED"}
     clauses = tuple(
         ClauseResult(number, words.get(entry["status"], entry["status"]), entry["sentence"], entry["reason"], tests.rpartition("::")[2])
         for tests, found in results.items()
         for number, entry in sorted(found.items())
     )
+    if {clause.status for clause in clauses} <= {"skipped", "not run"}:
+        raise PluginError(_untried(report, [clause.reason for clause in clauses]))
     tried = {KINDS[clause.number[0]] for clause in clauses}
-    return Verdict(report.name, report.package, report.version, clauses, tuple(kind for kind in report.kinds if kind not in tried))
+    return Verdict(report.name, report.package, report.version, clauses, tuple(kind for kind in report.kinds if kind not in tried), tuple(modules))
+
+
+def _untried(report: PluginReport, reasons: Sequence[str]) -> str:
+    return f"plugin {report.name} was not tried: {'; '.join(dict.fromkeys(reason for reason in reasons if reason)) or 'its tests were skipped'}"
 
 
 def _report(name: str) -> PluginReport:
@@ -107,8 +122,8 @@ def _modules(report: PluginReport) -> list[str]:
     return modules
 
 
-def _run(report: PluginReport, modules: Sequence[str]) -> dict[str, dict[str, dict[str, str]]]:
-    with tempfile.TemporaryDirectory(prefix="tradeskill-kit-") as folder:
+def _run(report: PluginReport, modules: Sequence[str], given: Sequence[str], start: Path) -> dict[str, dict[str, dict[str, str]]]:
+    with tempfile.TemporaryDirectory(prefix="tradeskill-kit-", ignore_cleanup_errors=True) as folder:
         told = Path(folder) / "clauses.json"
         files = []
         for module in modules:
@@ -116,17 +131,40 @@ def _run(report: PluginReport, modules: Sequence[str]) -> dict[str, dict[str, di
             if spec is None or spec.origin is None:
                 raise PluginError(f"plugin {report.name} ({report.package}): its tests, {module}, are not installed")
             files.append(spec.origin)
-        # nobody's configuration, conftest or cache has a say in it
+        # nobody's configuration, conftest or cache has a say in it; what the tests write goes with the folder
         options = ["-q", "--tb=short", "--noconftest", "-c", "/dev/null", "--rootdir", folder, "-p", "no:cacheprovider", "--import-mode=importlib"]
-        command = [sys.executable, "-m", "pytest", *options, "--clauses-json", str(told), "--tradeskill-plugin", report.name, *files]
-        try:
-            done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise PluginError(f"plugin {report.name}: its tests did not end within {PATIENCE:g} s") from error
-        results: dict[str, dict[str, dict[str, str]]] = json.loads(told.read_text("utf-8")) if told.exists() else {}
-        if not results or done.returncode not in (0, 1):
-            raise PluginError(f"plugin {report.name}: its tests cannot be run: {_said(done.stdout + done.stderr)}")
+        options += ["--basetemp", f"{folder}/tests", "--clauses-json", str(told), "--tradeskill-plugin", report.name, "--tradeskill-start", str(start)]
+        options += [word for entry in given for word in ("--tradeskill-with", entry)]
+        code, said = _ended([sys.executable, "-m", "pytest", *options, *files], folder, report.name)
+        found: dict[str, Any] = json.loads(told.read_text("utf-8")) if told.exists() else {"classes": {}, "untried": [], "takes": {}, "interrupted": False}
+        if code == USAGE and (unknown := sorted({entry.partition("=")[0] for entry in given} - set(found["takes"]))):
+            takes = "; ".join(f"{name}={meaning}" for name, meaning in found["takes"].items()) or "nothing"
+            raise UsageError(f"plugin {report.name}: its tests take no {', '.join(unknown)}; what they take: {takes}")
+        if found["interrupted"]:  # asyncio took the parent's own Ctrl-C for itself
+            raise KeyboardInterrupt
+        results: dict[str, dict[str, dict[str, str]]] = found["classes"]
+        if not results and found["untried"]:
+            raise PluginError(_untried(report, found["untried"]))
+        if not results or code not in (0, 1):
+            raise PluginError(f"plugin {report.name}: its tests cannot be run: {_said(said)}")
         return results
+
+
+def _ended(command: Sequence[str], folder: str, name: str) -> tuple[int, str]:
+    """Exit code and output. Whatever ends this, tests that began get the time to take away what they started."""
+    with subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            said, _ = process.communicate(timeout=PATIENCE)
+        except BaseException as error:
+            process.send_signal(signal.SIGINT)  # once more does no harm: Ctrl-C at a terminal reaches both
+            try:
+                process.communicate(timeout=LEAVING)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise PluginError(f"plugin {name}: its tests did not end within {PATIENCE:g} s") from error
+            raise
+        return process.returncode, said
 
 
 def _said(output: str) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +15,9 @@ from tradeskill.faces.cli.shell import AsJson, example, printable, run, say, sho
 
 if TYPE_CHECKING:
     from tradeskill.plugins import PluginReport
+    from tradeskill.testing.installed import Verdict
 
-__all__ = ["plugins"]
+__all__ = ["plugins", "show_verdict"]
 
 plugins = typer.Typer(
     add_completion=False,
@@ -71,29 +75,46 @@ def _described(report: PluginReport) -> dict[str, Any]:
 
 
 @plugins.command("check")
-@example("tradeskill plugins check nano", "tradeskill plugins check nano --json")
-def check(name: Annotated[str, typer.Argument(help="See `tradeskill plugins`.")], as_json: AsJson = False) -> None:
+@example("tradeskill plugins check nano", "tradeskill plugins check nano --json", "tradeskill plugins check cashu --with mint=.venv-mint")
+def check(
+    name: Annotated[str, typer.Argument(help="A name that `tradeskill plugins` lists.")],
+    given: Annotated[list[str] | None, typer.Option("--with", metavar="NAME=VALUE", help="What its tests need outside; may be repeated.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Try an installed plugin against the contract of its kind.
 
-    Clause by clause, with the tests that its package brings for it. Nothing of the profile is touched, but the plugin's code runs. Exit code 9 when a
-    clause is broken, or was not tried.
+    Clause by clause, with the tests that its package brings for it. That takes up to a minute or two, with no network but this machine's own. Nothing of
+    the profile is touched, but the plugin's code runs. What else its tests need (cashu: a mint; container: an engine) they find, or say how to
+    give it. Exit code 0 when every clause holds or is declared off with a reason; 9 when one is broken, or was not tried.
     """
 
     async def main() -> Any:
         from tradeskill.testing.installed import check_plugin
 
-        return check_plugin(name)
+        return check_plugin(name, given or (), lambda modules: say(f"running the tests of {name}: {modules}"))
 
     verdict = run(main, as_json=as_json)
     if as_json:
         show(verdict.described())
     else:
-        for clause in verdict.clauses:
-            reason = f" — {printable(clause.reason)}" if clause.reason else ""
-            typer.echo(f"{clause.number}  {clause.status:12}  {clause.sentence}{reason}")
-        say(f"{name}: {verdict.summary()}")
+        show_verdict(verdict, given or ())
     if not verdict.ok:
         raise typer.Exit(9)
+
+
+def show_verdict(verdict: Verdict, given: Sequence[str] = ()) -> None:
+    """For people: its clauses, set apart by class where there are several. `given`: what its tests were given."""
+    classes = dict.fromkeys(clause.tests for clause in verdict.clauses)
+    for each in classes:
+        if len(classes) > 1:
+            typer.echo(f"{each}:")
+        for clause in (clause for clause in verdict.clauses if clause.tests == each):
+            reason = f" — {printable(clause.reason)}" if clause.reason else ""
+            typer.echo(f"{clause.number}  {clause.status:12}  {clause.sentence}{reason}")
+    say(f"{verdict.name}: {verdict.summary()}")
+    if not verdict.ok and verdict.modules:
+        more = [word for entry in given for word in ("--tradeskill-with", entry)]
+        say(f"with every traceback: {shlex.join([sys.executable, '-m', 'pytest', '--pyargs', *verdict.modules, *more])}")
 
 
 @plugins.command("new")
