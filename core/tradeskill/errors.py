@@ -112,7 +112,7 @@ class UnknownOutcomeError(UnavailableError):
 
 
 class BrokenPluginError(UnknownOutcomeError):
-    """`details`: `plugin`, and `kind`, which is Wallet, Market or Backend."""
+    """`details`: `plugin`, and `kind`, which is Wallet, Market, Backend or Skill."""
 
     code = "unavailable.unknown_outcome.broken_plugin"
 

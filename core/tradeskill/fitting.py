@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin
 
 from tradeskill.money import Amount
 
-__all__ = ["fits"]
+__all__ = ["fits", "is_json"]
 
 _MOST: Final = 2**53  # of a number that is stored and signed; amounts have a class of their own
 
@@ -36,7 +36,7 @@ def _fits(answer: Any, hint: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(answer is None if part is type(None) else _fits(answer, part) for part in get_args(hint))
     if origin is not None and issubclass(origin, Mapping):  # of JSON: no contract answers another
-        return isinstance(answer, Mapping) and _is_json(dict(answer))
+        return isinstance(answer, Mapping) and is_json(dict(answer))
     if origin is not None and issubclass(origin, Sequence):
         part = get_args(hint)[0]
         return isinstance(answer, tuple if origin is tuple else Sequence) and not isinstance(answer, str | bytes) and all(_fits(item, part) for item in answer)
@@ -46,7 +46,7 @@ def _fits(answer: Any, hint: Any) -> bool:
         return isinstance(answer, hint) and all(_fits(getattr(answer, name), inner) for name, inner in _fields(hint).items())
     if hint in (bool, bytes):
         return type(answer) is hint
-    return _is_json(answer) and (isinstance(answer, hint) or (hint is float and type(answer) is int)) and not (hint is int and type(answer) is bool)
+    return is_json(answer) and (isinstance(answer, hint) or (hint is float and type(answer) is int)) and not (hint is int and type(answer) is bool)
 
 
 @lru_cache(maxsize=64)
@@ -55,7 +55,8 @@ def _fields(kind: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
-def _is_json(value: Any) -> bool:
+def is_json(value: Any) -> bool:
+    """Whether it can be written as JSON that is read the same everywhere. RecursionError where it is nested without end."""
     if value is None or isinstance(value, bool):
         return True
     if isinstance(value, str):
@@ -65,8 +66,8 @@ def _is_json(value: Any) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, dict):
-        return all(_is_text(key) and _is_json(item) for key, item in value.items())
-    return isinstance(value, list) and all(_is_json(item) for item in value)
+        return all(_is_text(key) and is_json(item) for key, item in value.items())
+    return isinstance(value, list) and all(is_json(item) for item in value)
 
 
 def _is_text(value: Any) -> bool:

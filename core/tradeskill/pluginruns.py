@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tradeskill.containment import Overdue, ended_after
 
-__all__ = ["GRACE_SECONDS", "STEP_SECONDS", "EndedError", "OverlongError", "called", "within"]
+__all__ = ["GRACE_SECONDS", "STEP_SECONDS", "EndedError", "OverlongError", "PassingThrough", "called", "within"]
 
 STEP_SECONDS = 10.0  # what a call may do without letting the event loop, and with it all other jobs, go on
 GRACE_SECONDS: Final = 5.0  # what a call may take to end once it was told to
@@ -22,6 +22,10 @@ _HELD_UP: Final = "it held up all other work for {seconds:g} s: what computes or
 
 class EndedError(Exception):
     """A plugin wanted to end the program or the task, or was interrupted. Its cause says which."""
+
+
+class PassingThrough(Exception):  # noqa: N818  # no error: a question, say, that our code below the plugin's has for our code above it
+    """Goes through a stranger's code as it is."""
 
 
 class OverlongError(Exception):
