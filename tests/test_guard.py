@@ -167,6 +167,17 @@ def test_a_call_that_will_not_end_does_not_keep_its_caller_from_ending(name: str
     run_virtual(scenario())
 
 
+def test_a_call_that_is_cancelled_before_it_began_leaves_nothing_behind() -> None:
+    async def scenario() -> None:
+        subject: Any = guarded(STRANGE, Hanging(), "Wallet")
+        task = asyncio.ensure_future(subject.balance())
+        asyncio.get_running_loop().call_soon(task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(scenario())  # a coroutine that nobody awaits is a warning, and that an error
+
+
 @pytest.mark.parametrize("name", ["balance", "close", "watch", "check_address", "rail"])
 def test_what_holds_up_all_other_work_is_interrupted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pluginruns, "STEP_SECONDS", 0.05)

@@ -220,7 +220,7 @@ class PluginsConfig:
     )
     slow_seconds: float = _key(v.number(1, 86_400), "The same for a call that moves money, computes work or starts a machine.", 900.0)
     patience_seconds: float = _key(
-        v.number(0, 30 * 86_400),
+        v.number(0, 604_800),
         "How long a job puts up with another package's backend that raises, hangs or lies. Then it goes to review, or back to the buyer where nothing was run.",
         3600.0,
     )

@@ -51,12 +51,17 @@ class _Steps:
                 yield waits_for
             except BaseException as error:  # it is for the call to know
                 if self.left or isinstance(error, GeneratorExit):
-                    with suppress(Exception), within():
-                        self._call.close()
+                    self.close()
                     raise
                 thrown = error
             else:
                 thrown = None
+
+
+    def close(self) -> None:
+        """It is not gone on with, whether it ever began or not."""
+        with suppress(Exception), within():
+            self._call.close()
 
 
 def within() -> Any:
@@ -110,5 +115,7 @@ async def _end(task: asyncio.Task[Any], steps: _Steps) -> None:
         steps.left = True
         task.cancel()
         await asyncio.wait({task}, timeout=GRACE_SECONDS)
+    if task.done():
+        steps.close()
     if task.done() and not task.cancelled():
         task.exception()  # else it is reported as never looked at
