@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli_stage import PATIENCE, Home, Stage, shout
+from tests.cli_stage import Home, Stage, shout
+from tests.test_boxed_sales import eventually, money
 from tests.test_plugin_trust import install
 from tradeskill import containment, pluginruns
 from tradeskill.containment import contained
@@ -69,7 +70,7 @@ def test_what_a_plugin_prints_by_whatever_way_is_not_in_the_json(noisy: Home, ar
 
 
 def test_what_a_tool_prints_is_not_in_its_answer(noisy: Home, stage: Stage) -> None:
-    home = stage.profile("contained-buyer")
+    home = stage.funded("stranger-buyer")
     place = {"PYTHONPATH": noisy.environment["PYTHONPATH"]}
     done = home.process("call", "noisy.shout", '{"text": "well"}', environment=place).ok()
     assert done.json == "WELL"
@@ -247,8 +248,8 @@ def test_a_seller_with_a_strangers_broken_backend_sells_the_rest_gives_that_mone
     place = tmp_path / "place"
     place.mkdir()
     install(place, "brittle-package", {"brittle.py": BRITTLE.encode()}, "[tradeskill]\nbrittle = brittle\n")
-    seller, buyer = stage.profile("brittle-seller"), stage.funded("brittle-buyer")
-    seller.environment["PYTHONPATH"] = str(place)
+    plain, buyer = stage.profile("stranger-seller"), stage.funded("stranger-buyer")
+    seller = Home(plain.path, {**plain.environment, "PYTHONPATH": str(place)})
     offers = [shout("sound-one"), shout("brittle-one", backend="brittle", pure=False)]
     keys = {"plugins": {"call_seconds": 10, "patience_seconds": 1}, "seller": {"poll_seconds": 0.1}}
     wish = ("--input", '{"text": "hello"}', "--yes", "--max", "0.01 XNO", "--json")
@@ -257,9 +258,7 @@ def test_a_seller_with_a_strangers_broken_backend_sells_the_rest_gives_that_mone
         assert (failed.code, failed.json["error"]["code"]) == (1, "backend"), failed
         assert "brittle-package" not in failed.out
         assert buyer.run("hire", "sound-one", *wish).ok().json["result"]["text"] == "HELLO\n"
-        deadline = time.monotonic() + PATIENCE
-        while seller.json("earnings")["payments_by_status"] != {"allocated": 1, "refunded": 1}:
-            assert time.monotonic() < deadline
+        eventually(lambda: money(seller, "brittle-one") == ["refunded"] or None, "the money goes back")
         worker.process.send_signal(signal.SIGTERM)
         assert worker.ended()["event"] == "stopped"
     checks = {check["check"]: check for check in seller.process("doctor", "--json").json}

@@ -25,8 +25,8 @@ from tradeskill.testing.virtual_time import run_virtual
 
 DUE = PRICE.value
 SETTINGS = SellerSettings(quote_ttl_ms=300_000, poll_seconds=1.0, workers=2)
-PATIENCE = 900.0
-QUICKLY = Deadlines(60.0, 120.0)
+PATIENCE = 300.0
+QUICKLY = Deadlines(20.0, 40.0)
 NAME = "plugin strange (strange-package)"
 
 
@@ -210,7 +210,7 @@ def test_other_offers_are_sold_while_a_strangers_backend_is_in_trouble(how: str)
                 purchase = await buyer.intend(listing.offer, {"url": f"http://sound/{number}"}, label=str(number))
                 assert (await buyer.drive(purchase.purchase_id)).state == "received"
                 assert rig.world.monotonic() - began < 30
-            await rig.until(lambda: all(rig.money(job) == [("refunded", DUE)] for job in stuck), seconds=3 * PATIENCE)
+            await rig.until(lambda: all(rig.money(job) == [("refunded", DUE)] for job in stuck), seconds=5 * PATIENCE)
             assert sum(sound.started.values()) == 5
             assert rig.machine.started == {}
 
