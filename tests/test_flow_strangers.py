@@ -91,9 +91,9 @@ class StrangeWallet(FakeWallet):
         return await self.trouble.at("refund") or await super().refund(payment, invoice, to, amount, key)
 
 
-async def seller_with(rig: Rig, *, backend: Ill | None = None, wallet: StrangeWallet | None = None) -> Seller:
+async def seller_with(rig: Rig, *, backend: Ill | None = None, wallet: StrangeWallet | None = None, deadlines: Deadlines = QUICKLY) -> Seller:
     strange = None if backend is None else guarded(STRANGE, StrangeBackend(rig, backend), "Backend", QUICKLY)
-    shop = await rig.shop(backend=strange, wallet=None if wallet is None else guarded(STRANGE, wallet, "Wallet", QUICKLY))
+    shop = await rig.shop(backend=strange, wallet=None if wallet is None else guarded(STRANGE, wallet, "Wallet", deadlines))
     return Seller(shop, PATIENCE)
 
 
@@ -300,7 +300,7 @@ def test_a_job_for_which_a_wallet_makes_no_invoice_is_refused_after_a_while_and_
         wallet = Half(rig.ledger, rig.world, "seller")
         await wallet.open()
         wallet.trouble = Ill(["invoice"], how)
-        async with at_work(await seller_with(rig, wallet=wallet)):
+        async with at_work(await seller_with(rig, wallet=wallet, deadlines=Deadlines(200.0, 200.0))):
             market = await rig.market("buyer")
             wish = sign_request(rig.buyer_identity, rig.offer(), input_value={"url": "http://x/"}, refund_to={}, nonce="x", created_at=rig.world.now_ms())
             stuck = await market.request(wish)

@@ -65,6 +65,7 @@ class Executing:
             row = row_or_wait
             if row.state == "leased":
                 row = await self._start(row)
+                self._unasked[job_id] = row.fence
             began = self._shop.world.monotonic()
             try:
                 await self._run(row, listing)
@@ -189,9 +190,7 @@ class Executing:
             return moved
 
         with self._shop.world.step("seller.start-intent"):
-            started = await self._shop.journal.write(start)
-        self._unasked[row.job_id] = started.fence
-        return started
+            return await self._shop.journal.write(start)
 
     async def _run(self, row: Fulfilment, listing: Listing) -> None:
         backend = self._shop.backends[listing.backend]
