@@ -246,8 +246,8 @@ PLANTS: Final = (
     Plant(
         "a-plugins-trouble-called-refused",
         "core/tradeskill/guard.py",
-        'raise UnknownOutcomeError(f"{what}: {described(error)}") from error\n            if',
-        'from tradeskill.errors import RefusedError\n\n                raise RefusedError(f"{what}: {described(error)}") from error\n            if',
+        'raise BrokenPluginError(f"{self._who}: {what}", plugin=self._who, kind=self._kind) from error',
+        'raise RefusedError(f"{self._who}: {what}", plugin=self._who, kind=self._kind) from error',
         ("tests/test_guard.py::test_whatever_a_call_raises_is_unknown_with_the_plugins_name",),
     ),
     Plant(
