@@ -111,6 +111,8 @@ LIMITS = {"memory": 1000, "cpu_seconds": 2.0, "output": 10}
         ({"ExitCode": 137, "OOMKilled": True}, b"", True, ("failed", "limit.memory")),
         ({"ExitCode": 137, "OOMKilled": False}, b"", False, ("failed", "limit.memory")),
         ({"ExitCode": 137, "OOMKilled": False}, b"", True, ("lost", "")),
+        ({"ExitCode": 143, "OOMKilled": False}, b"", True, ("lost", "")),  # Docker ends its containers so when it ends itself
+        ({"ExitCode": 143}, b"", False, ("failed", "exit")),
         ({"ExitCode": 1}, b"Traceback\nMemoryError\n", False, ("failed", "limit.memory")),
         ({"ExitCode": 152}, b"", False, ("failed", "limit.time")),
         ({"ExitCode": 153}, b"", False, ("failed", "limit.output")),
@@ -147,6 +149,8 @@ def test_a_container_as_asked_for_deviates_in_nothing() -> None:
         (lambda c: c["HostConfig"].update(ReadonlyRootfs=False), "read-only"),
         (lambda c: c["HostConfig"].update(Privileged=True), "privileged"),
         (lambda c: c["HostConfig"].update(CapDrop=None), "capabilities"),
+        (lambda c: c["HostConfig"].update(NanoCpus=0), "processor"),
+        (lambda c: c["HostConfig"].update(NanoCpus=None), "processor"),
         (lambda c: c["HostConfig"].update(CapAdd=["SYS_ADMIN"]), "capabilities"),
         (lambda c: c["HostConfig"].update(SecurityOpt=["seccomp={}"]), "new privileges"),
         (lambda c: c["HostConfig"].update(SecurityOpt=["no-new-privileges:false", "seccomp={}"]), "new privileges"),

@@ -58,7 +58,7 @@ def test_codes_are_unique_and_begin_with_the_parent_s() -> None:
         parent = kind.__mro__[1]
         if issubclass(parent, TradeskillError) and parent is not TradeskillError:
             assert kind.code.startswith(f"{parent.code}."), kind
-        assert re.fullmatch(r"[a-z_]+(\.[a-z_]+)?", kind.code)
+        assert re.fullmatch(r"[a-z_]+(\.[a-z_]+){0,2}", kind.code)
 
 
 def test_each_branch_has_an_exit_code_of_its_own_that_no_shell_uses() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tradeskill import containment, manifest, opening
+from tradeskill import containment, manifest
 from tradeskill.config import load_config
 from tradeskill.contracts import PluginContext
 from tradeskill.errors import ConfigError, PluginError, UnavailableError
@@ -101,8 +101,7 @@ def test_without_trouble_every_hook_works(place: Path, context: PluginContext) -
     assert plugin.manifest == Manifest(spends=("everything",))
 
 
-def test_an_open_that_hangs_or_breaks_is_an_error_with_the_plugins_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "OPEN_SECONDS", 0.05)
+def test_an_open_that_hangs_or_breaks_is_an_error_with_the_plugins_name(place: Path) -> None:
     plugin = Plugins().require("troubled", "wallet")
 
     async def hang() -> None:
@@ -115,7 +114,7 @@ def test_an_open_that_hangs_or_breaks_is_an_error_with_the_plugins_name(place: P
         raise UnavailableError("the node is down")
 
     with pytest.raises(PluginError, match=r"plugin troubled \(troubled\): open\(\) did not return within 0\.05 s"):
-        asyncio.run(opened(plugin, hang()))
+        asyncio.run(opened(plugin, hang(), 0.05))
     with pytest.raises(PluginError, match=r"open\(\): ZeroDivisionError: over zero"):
         asyncio.run(opened(plugin, broken()))
     with pytest.raises(UnavailableError, match="the node is down"):

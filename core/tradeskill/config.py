@@ -212,12 +212,21 @@ def _buyer(value: Any, place: Place) -> BuyerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PluginsConfig:
-    """Which plugins this profile trusts."""
+    """Which plugins this profile trusts, and how long it waits for those of other packages."""
 
     allow: tuple[str, ...] = _key(
         v.list_of(v.allowed_plugin(), 64, unique="."),
         "Payment plugins of other packages that may touch money, by name; with a hash, only the package as it is now installed.",
         (),
+    )
+    call_seconds: float = _key(
+        v.number(1, 86_400), "What a call of another package's plugin may take; then nobody knows what became of it, and it is asked again.", 120.0
+    )
+    slow_seconds: float = _key(v.number(1, 86_400), "The same for a call that moves money, computes work or starts a machine.", 900.0)
+    patience_seconds: float = _key(
+        v.number(0, 604_800),
+        "How long a job puts up with another package's backend that raises, hangs or lies. Then it goes to review, or back to the buyer where nothing was run.",
+        3600.0,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -14,17 +15,24 @@ from tradeskill.errors import PluginError, TradeskillError
 if TYPE_CHECKING:
     import types
 
-__all__ = ["HOOK_SECONDS", "contained", "described", "one_line"]
+__all__ = ["HOOK_SECONDS", "Overdue", "contained", "described", "ended_after", "one_line"]
 
 HOOK_SECONDS = 10.0  # what a hook, or the import of a plugin's module, may take
 
 
 @contextlib.contextmanager
 def contained(what: str, passes: type[TradeskillError] | tuple[()] = ()) -> Iterator[None]:
-    """Run a plugin's code: what it raises becomes a PluginError with that as its cause, what it prints goes to stderr, what hangs is ended."""
+    """Run a plugin's code: what it raises becomes a PluginError with that as its cause, what it prints goes to stderr, what hangs is ended.
+
+    What belongs to the whole program is afterwards as it was: working folder, umask, signal handlers, locale, our environment variables.
+    """
     with _interrupts() as pressed:
         try:
-            with _deadline(), contextlib.redirect_stdout(sys.stderr):  # `--json` answers are on stdout
+            with (
+                _kept_state(),
+                ended_after(HOOK_SECONDS, f"it did not return within {HOOK_SECONDS:g} s: hooks do no I/O, slow work belongs in the object's open()"),
+                contextlib.redirect_stdout(sys.stderr),  # `--json` answers are on stdout
+            ):
                 yield
         except passes:
             raise
@@ -34,27 +42,67 @@ def contained(what: str, passes: type[TradeskillError] | tuple[()] = ()) -> Iter
             raise PluginError(f"{what}: {described(error)}") from error
 
 
-class _Overdue(BaseException):
-    """A plugin's hook did not return; not an Exception, so that its own handlers do not take it for theirs."""
+class Overdue(BaseException):
+    """A plugin's code did not return; not an Exception, so that its own handlers do not take it for theirs."""
 
 
 @contextlib.contextmanager
-def _deadline() -> Iterator[None]:
-    """Ends what takes longer than HOOK_SECONDS, where Python can: in the main thread, with no other alarm set. What waits inside C goes on."""
+def ended_after(seconds: float, why: str) -> Iterator[None]:
+    """Ends what takes longer, where Python can: in the main thread, with no other alarm set. What waits inside C goes on."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
         yield
         return
 
     def overdue(number: int, frame: types.FrameType | None) -> None:
-        raise _Overdue(f"it did not return within {HOOK_SECONDS:g} s: hooks do no I/O, slow work belongs in the object's open()")
+        raise Overdue(why)
 
     signal.signal(signal.SIGALRM, overdue)
-    signal.setitimer(signal.ITIMER_REAL, HOOK_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _kept_state() -> Iterator[None]:
+    """Files are made where, and for whom, they would have been, and SIGTERM ends what it would have ended."""
+    import locale
+
+    folder = _here()
+    mask = os.umask(0o077)
+    os.umask(mask)
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    language = locale.setlocale(locale.LC_ALL)
+    ours = {name: value for name, value in os.environ.items() if name.startswith("TRADESKILL_")}
+    try:
+        yield
+    finally:
+        os.umask(mask)
+        if folder is not None:
+            with contextlib.suppress(OSError):
+                os.fchdir(folder)
+            os.close(folder)
+        if locale.setlocale(locale.LC_ALL) != language:
+            with contextlib.suppress(locale.Error):
+                locale.setlocale(locale.LC_ALL, language)
+        if ours != {name: value for name, value in os.environ.items() if name.startswith("TRADESKILL_")}:
+            for name in [name for name in os.environ if name.startswith("TRADESKILL_") and name not in ours]:
+                del os.environ[name]
+            os.environ.update(ours)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                if handler is not None and signal.getsignal(number) is not handler:
+                    signal.signal(number, handler)
+
+
+def _here() -> int | None:
+    """The working folder, whatever becomes of its name."""
+    try:
+        return os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
 @contextlib.contextmanager

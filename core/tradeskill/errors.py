@@ -14,6 +14,7 @@
     │   └── UntrustedError               a signature, hash or pinned key does not match
     ├── UnavailableError      exit 6     node, market or backend cannot be reached now: retry
     │   └── UnknownOutcomeError          it may have happened: ask again, never assume failure
+    │       └── BrokenPluginError        for a stranger's plugin raised, hung or lied: ask again, then tell the owner
     ├── SecretError           exit 7     password, seed file or key file
     ├── NetworkMismatchError  exit 8     dev, test and live never mix
     ├── PluginError           exit 9     a plugin did not load or broke its contract
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 __all__ = [
     "AmountError",
+    "BrokenPluginError",
     "ConfigError",
     "IllegalStepError",
     "InputError",
@@ -107,6 +109,12 @@ class UnavailableError(TradeskillError):
 
 class UnknownOutcomeError(UnavailableError):
     code = "unavailable.unknown_outcome"
+
+
+class BrokenPluginError(UnknownOutcomeError):
+    """`details`: `plugin`, and `kind`, which is Wallet, Market, Backend or Skill."""
+
+    code = "unavailable.unknown_outcome.broken_plugin"
 
 
 class SecretError(TradeskillError):

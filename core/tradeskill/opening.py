@@ -8,14 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tradeskill.errors import ConfigError, PluginError, TradeskillError
+from tradeskill.errors import BrokenPluginError, ConfigError, PluginError, TradeskillError
 
 if TYPE_CHECKING:
     from tradeskill.plugins import Plugin
 
 __all__ = ["check_allowed", "opened"]
 
-OPEN_SECONDS: Final = 120.0  # what an object's own open() may take; it may ask a slow node
+OPEN_SECONDS: Final = 120.0  # what an object's own open() may take, unless configured for strangers'; it may ask a slow node
 
 
 def check_allowed(plugin: Plugin, allow: Sequence[str], source: Path | None) -> None:
@@ -43,14 +43,17 @@ def check_allowed(plugin: Plugin, allow: Sequence[str], source: Path | None) -> 
     raise ConfigError(f"{source}: {who}{spends} would touch money and is not allowed to; if you trust it, add the line: {line}")
 
 
-async def opened(plugin: Plugin, opening: Awaitable[None]) -> None:
+async def opened(plugin: Plugin, opening: Awaitable[None], seconds: float = OPEN_SECONDS) -> None:
     """Await a plugin's `open()`; what is no error of ours, and what takes too long, is a PluginError with the plugin's name."""
+    seconds = OPEN_SECONDS if plugin.shipped else seconds
     try:
-        await asyncio.wait_for(opening, OPEN_SECONDS)
+        await asyncio.wait_for(opening, seconds)
+    except BrokenPluginError as error:
+        raise PluginError(str(error)) from error
     except TradeskillError:
         raise
     except TimeoutError as error:
-        raise PluginError(f"plugin {plugin.name} ({plugin.package}): open() did not return within {OPEN_SECONDS:g} s") from error
+        raise PluginError(f"plugin {plugin.name} ({plugin.package}): open() did not return within {seconds:g} s") from error
     except Exception as error:
         words = " ".join(str(error).split())
         raise PluginError(f"plugin {plugin.name} ({plugin.package}): open(): {type(error).__name__}: {words:.200}") from error

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tradeskill.config import CONFIG_FILE, OfferConfig, PluginChoice, ProfileConfig, load_config
 from tradeskill.errors import ConfigError, NetworkMismatchError, NotFoundError, PolicyError, SecretError, StorageError
-from tradeskill.guard import guarded
+from tradeskill.guard import Deadlines, guarded
 from tradeskill.isolation import demanded_level, level_of, reaches, shows_folder
 from tradeskill.model import Network
 from tradeskill.money import Amount
@@ -162,11 +162,15 @@ class Profile:
                 choice = self.config.market
                 plugin = self.plugins.require(choice.plugin, "market")
                 market = plugin.open_market(self._settings(choice), self.context("markets", choice.plugin))
-                market = guarded(plugin, market, "Market")
-                await opened(plugin, market.open())
+                market = guarded(plugin, market, "Market", self._deadlines)
+                await opened(plugin, market.open(), self._deadlines.call)
                 self._stack.push_async_callback(market.close)
                 self._market = market
             return self._market
+
+    @property
+    def _deadlines(self) -> Deadlines:
+        return Deadlines(self.config.plugins.call_seconds, self.config.plugins.slow_seconds)
 
     def check_market(self) -> None:
         """ConfigError naming the key when the market's plugin refuses what is written for it. Opens nothing."""
@@ -181,10 +185,10 @@ class Profile:
                 for choice in self.config.wallets:
                     plugin = self._payment_plugin(choice)
                     wallet = plugin.open_wallet(self._settings(choice), self.context(WALLETS_FOLDER, choice.plugin))
-                    wallet = guarded(plugin, wallet, "Wallet")
+                    wallet = guarded(plugin, wallet, "Wallet", self._deadlines)
                     if wallet.rail in wallets:
                         raise ConfigError(f"{self.config.source}: two wallets serve the rail {wallet.rail!r}: keep one")
-                    await opened(plugin, wallet.open())
+                    await opened(plugin, wallet.open(), self._deadlines.call)
                     self._stack.push_async_callback(wallet.close)
                     wallets[wallet.rail] = wallet
                 self._wallets = wallets
@@ -216,8 +220,8 @@ class Profile:
                 if offer.run and offer.backend == name:
                     self._check_isolation(offer, level_of(plugin.capabilities), shows_folder(plugin.capabilities))
             backend = plugin.open_backend(self.config.backends.get(name, {}), self.context("backends", name))
-            backend = guarded(plugin, backend, "Backend")
-            await opened(plugin, backend.open())
+            backend = guarded(plugin, backend, "Backend", self._deadlines)
+            await opened(plugin, backend.open(), self._deadlines.call)
             self._stack.push_async_callback(backend.close)
             backends[name] = backend
         return backends
@@ -325,7 +329,7 @@ class Profile:
     async def seller(self) -> Seller:
         from tradeskill.seller import Seller
 
-        return Seller(await self.shop())
+        return Seller(await self.shop(), self.config.plugins.patience_seconds)
 
     def seller_settings(self) -> SellerSettings:
         from tradeskill.allocation import Terms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import re
 import sys
@@ -14,7 +15,9 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints, overload
 
-from tradeskill.errors import InputError, NotFoundError, PluginError, TradeskillError
+from tradeskill.containment import contained
+from tradeskill.errors import BrokenPluginError, InputError, NotFoundError, PluginError, TradeskillError
+from tradeskill.fitting import is_json
 from tradeskill.plugins import Plugins
 from tradeskill.skillformat import missing, read_frontmatter, read_needs
 
@@ -24,7 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Skill", "SkillFolders", "Tool", "Traits", "call_tool", "find_skill", "find_skills", "read_folder", "read_frontmatter", "tool"]
 
+log = logging.getLogger("tradeskill.skills")
+
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
+_MEND = "ask the owner to mend or remove this skill; calling again may do again what it did"
 _MCP_NAME = re.compile(r"[a-z0-9_]{1,64}", re.ASCII)
 
 
@@ -120,11 +126,40 @@ class Tool:
         """InputError naming the argument when one is missing, unknown or of the wrong type; otherwise what the tool returns or raises."""
         checked = self.check(arguments)
         try:
-            return await self.function(profile, **checked)
+            return await (self.function(profile, **checked) if self._ours else self._contained(profile, checked))
         except TradeskillError as error:
             if not self.traits.spends:
                 error.details.setdefault("money", "not moved")
             raise
+
+    @property
+    def _ours(self) -> bool:
+        return str(self.function.__module__).partition(".")[0] == "tradeskill_skills"
+
+    async def _contained(self, profile: Profile, checked: Mapping[str, Any]) -> Any:
+        """A stranger's tool: what it raises, blocks or answers ends this call and no more. BrokenPluginError with its details in the log only."""
+        from tradeskill.pluginruns import EndedError, PassingThrough, called
+
+        who = f"the tool {self.name} of {self.function.__module__}"
+        try:
+            answer = await called(self.function, (profile,), dict(checked))
+        except (TradeskillError, PassingThrough):
+            raise
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error, EndedError) and error.__cause__ else error
+            log.exception("%s", who)  # its words may hold anything; they go to the owner's log only
+            words = f"{who} failed inside with {type(cause).__name__}; the log has the details"
+            raise BrokenPluginError(words, plugin=who, kind="Skill", next=_MEND) from cause
+        try:
+            from pydantic import TypeAdapter
+
+            TypeAdapter(self._hints["return"]).validate_python(answer)
+            fine = is_json(answer)
+        except Exception:  # noqa: BLE001  # pydantic's own, and whatever a stranger's object raises when it is looked at
+            fine = False
+        if not fine:
+            raise BrokenPluginError(f"{who} answered a {type(answer).__name__} that is not what it says it answers", plugin=who, kind="Skill", next=_MEND)
+        return answer
 
     def check(self, arguments: Mapping[str, Json]) -> dict[str, Any]:
         """The arguments with the defaults filled in; InputError as `call`."""
@@ -234,10 +269,8 @@ def _read_installed(name: str, plugins: Plugins, names: Iterable[str] | None) ->
 
 
 def _read(name: str, module_name: str, plugins: Iterable[str] | None) -> Skill:
-    try:
+    with contained(f"skill {name}: {module_name} did not load"):
         module = import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever a stranger's module raises
-        raise PluginError(f"skill {name}: {module_name} did not load: {type(error).__name__}: {' '.join(str(error).split())}") from error
     return _made(name, Path(module.__file__ or "").parent, lambda: module, plugins, module_name)
 
 
@@ -260,10 +293,11 @@ def read_folder(folder: Path, plugins: Iterable[str] | None = None) -> Skill:
         module = module_from_spec(spec)
         sys.modules[key] = module
         try:
-            spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:  # whatever a stranger's module raises
+            with contained(f"skill {name}: tools.py did not load"):
+                spec.loader.exec_module(module)
+        except BaseException:
             del sys.modules[key]
-            raise PluginError(f"skill {name}: tools.py did not load: {type(error).__name__}: {' '.join(str(error).split())}") from error
+            raise
         return module
 
     return _made(name, folder, load, plugins, "tools.py")
@@ -283,7 +317,9 @@ def _made(name: str, folder: Path, load: Callable[[], ModuleType], plugins: Iter
     lacking = missing(needs, plugins or ())
     if lacking:
         raise PluginError(f"skill {name}: {lacking}")
-    tools = tuple(Tool(key.rstrip("_"), value) for key, value in vars(load()).items() if getattr(value, "__tool__", False))
+    module = load()
+    with contained(f"skill {name}: {module_name}"):  # what stands in a module is a stranger's objects
+        tools = tuple(Tool(key.rstrip("_"), value) for key, value in vars(module).items() if isinstance(getattr(value, "__tool__", None), Traits))
     for each in tools:
         if _MCP_NAME.fullmatch(f"{name.replace('-', '_')}_{each.name}") is None:
             raise PluginError(f"skill {name}: the tool {each.name} cannot be offered to agents: SKILL_TOOL must be 1 to 64 of a-z, 0-9 and _")

@@ -6,16 +6,20 @@ import asyncio
 import platform
 import stat
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from tradeskill.contracts import Examinable
-from tradeskill.errors import TradeskillError, UnavailableError
+from tradeskill.errors import PluginError, TradeskillError, UnavailableError
+from tradeskill.guard import guarded
 from tradeskill.isolation import level_of
+from tradeskill.journal.troubles import troubles
 from tradeskill.profile import IDENTITY_FILE, JOURNAL_FILE, Profile
 
 __all__ = ["examine"]
 
+_HOUR_MS, _WEEK_MS = 3_600_000, 7 * 86_400_000
 _PATIENCE = 30.0  # seconds for a backend to say what it can enforce, and for a wallet to ask those who keep its money
 
 
@@ -37,6 +41,7 @@ async def examine(load: Callable[[], Profile]) -> list[dict[str, Any]]:
         found += await _wallets(profile)
         found.append(await _check("offers", lambda: _offers(profile)))
         found += await _isolation(profile)
+        found.append(await _check("plugins", lambda: _troubles(profile)))
         found.append(_caps(profile))
         found.append(await _check("policy", lambda: _policy(profile)))
     return found
@@ -138,9 +143,23 @@ async def _isolation(profile: Profile) -> list[dict[str, Any]]:
     return found
 
 
+async def _troubles(profile: Profile) -> str:
+    """What other packages' plugins did to jobs: within the last hour it is a fault, for a week it is told."""
+    now, found = profile.world.now_ms(), profile.journal.read(troubles)
+    recent = [each for each in found if now - each.last < _WEEK_MS]
+    told = [f"{each.said} ({each.times} times from {_clock(each.since)} to {_clock(each.last)})" for each in recent]
+    if any(now - each.last < _HOUR_MS for each in found):
+        raise PluginError(f"{'; '.join(told)}; its jobs wait, or are in `tradeskill review list`")
+    return f"none in trouble now; {'; '.join(told)}" if told else "none was in trouble"
+
+
+def _clock(at: int) -> str:
+    return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+
+
 async def _enforces(profile: Profile, name: str) -> str:
     plugin = profile.plugins.require(name, "backend")
-    backend = plugin.open_backend(profile.config.backends.get(name, {}), profile.context("backends", name))
+    backend = guarded(plugin, plugin.open_backend(profile.config.backends.get(name, {}), profile.context("backends", name)), "Backend")
     if isinstance(backend, Examinable):
         return await backend.examine()
     return f"isolation {level_of(plugin.capabilities)}, by its own word"

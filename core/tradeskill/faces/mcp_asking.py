@@ -12,6 +12,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import is_version_at_least
 
 from tradeskill.errors import PolicyError
+from tradeskill.pluginruns import PassingThrough
 
 __all__ = ["Asker", "OwnerWanted", "Question"]
 
@@ -30,7 +31,7 @@ class Question(Protocol):
     def text(self) -> str: ...
 
 
-class OwnerWanted(Exception):  # noqa: N818  # no error: the call goes on when it is repeated with the answer
+class OwnerWanted(PassingThrough):
     """Leaves a call that has a question. What it did so far is in the journal, and the same call continues it."""
 
     def __init__(self, key: str, question: str, answers: dict[str, bool]) -> None:

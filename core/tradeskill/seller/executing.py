@@ -1,21 +1,37 @@
-"""paid -> leased -> started -> executed -> delivered | failed: one committed start an attempt, adopted after a crash, delivered as often as needed."""
+"""paid -> leased -> started -> executed -> delivered | failed: one committed start an attempt, adopted after a crash, delivered as often as needed.
+
+Past 400 lines because lease, run, result and delivery are one stretch under one fence.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 from tradeskill.agreement import Request, sign_receipt
 from tradeskill.contracts import Task
-from tradeskill.errors import NotFoundError, RefusedError, StaleFenceError, StateError, TradeskillError, UnavailableError, UsageError
+from tradeskill.errors import (
+    BrokenPluginError,
+    NotFoundError,
+    PluginError,
+    RefusedError,
+    StaleFenceError,
+    StateError,
+    TradeskillError,
+    UnavailableError,
+    UsageError,
+)
 from tradeskill.journal import Fulfilment, PaymentRow, Transaction, selling
 from tradeskill.journal.records import document_text, read_document
 from tradeskill.model import Delivery, JobError, Lock, Result
 from tradeskill.money import Amount
 from tradeskill.seller.shop import ACTIVE, GRACE_MS, LATE_WATCH_MS, Listing, Shop, execution_id, fail, payment_of, request_of
+from tradeskill.seller.troubles import Troubles
 from tradeskill.signing import canonical
 
 __all__ = ["Executing"]
@@ -26,9 +42,11 @@ NOT_TAKEN = (StateError, NotFoundError, RefusedError, UsageError)  # the market'
 
 
 class Executing:
-    def __init__(self, shop: Shop) -> None:
-        self._shop = shop
+    def __init__(self, shop: Shop, troubles: Troubles) -> None:
+        self._shop, self._troubles = shop, troubles
         self._room = asyncio.Semaphore(shop.settings.workers)
+        self._side_rooms: dict[str, asyncio.Semaphore] = {}  # one job at a time, for each backend that is in trouble
+        self._unasked: dict[str, int] = {}  # jobs whose start we recorded and never asked the backend for, each with our last fence
 
     async def execute(self, job_id: str) -> float | None:
         """Lock, lease, start, wait, collect: adopting whatever an earlier worker left."""
@@ -40,15 +58,61 @@ class Executing:
             return 30.0  # not sold any more; a worker that still knows it goes on
         if not listing.run or self.parked(row):
             return None
-        async with self._room:
+        async with self._room_for(listing.backend):
             row_or_wait = await self.lease(job_id)
             if not isinstance(row_or_wait, Fulfilment):
                 return row_or_wait
             row = row_or_wait
             if row.state == "leased":
                 row = await self._start(row)
-            await self._run(row, listing)
+                self._unasked[job_id] = row.fence
+            began = self._shop.world.monotonic()
+            try:
+                await self._run(row, listing)
+            except BrokenPluginError as error:
+                if error.details.get("kind") == "Backend":
+                    self._troubles.begin(("backend", listing.backend), began)
+                    self._side_rooms.setdefault(listing.backend, asyncio.Semaphore(1))  # what hangs would keep everybody else out of the room
+                raise
+            self._works(job_id, listing)
+            self._unasked.pop(job_id, None)
         return None
+
+    @asynccontextmanager
+    async def _room_for(self, backend: str) -> AsyncIterator[None]:
+        """A place in the room, or beside it. Whoever waited for one while the backend got into trouble goes and waits there."""
+        while True:
+            room = self._side_rooms.get(backend, self._room)
+            async with room:
+                if room is self._side_rooms.get(backend, self._room):
+                    yield
+                    return
+
+    def _works(self, job_id: str, listing: Listing) -> None:
+        self._troubles.over(job_id, ("backend", listing.backend))
+        self._side_rooms.pop(listing.backend, None)
+
+    def given_up(self, job_id: str) -> bool:
+        """Whether the job's backend, a stranger's, has been in trouble for too long: with this job, or with all."""
+        row = self._shop.row(job_id)
+        listing = self._shop.listings.get(row.offer_name)
+        return self._troubles.too_long(job_id, *([] if listing is None else [("backend", listing.backend)]))
+
+    async def give_up(self, job_id: str, why: str) -> None:
+        """What was never asked of the backend is proved not to have run: the job fails and the money goes back. Anything else is its owner's to decide."""
+        fence, now = self._unasked.pop(job_id, None), self._shop.world.now_ms()
+
+        def fail_unasked(tx: Transaction) -> bool:
+            row = selling.fulfilment(tx, job_id)
+            if fence is None or (row.state, row.fence, row.attempt) != ("started", fence, 1):
+                return False
+            fail(tx, row, "backend", "the seller's backend does not work; nothing was run", now, self._shop.settings.terms.refund_minimum)
+            return True
+
+        if not await self._shop.journal.write(fail_unasked):
+            await self.park(job_id, why)
+        self._troubles.over(job_id)
+        self._shop.wake()
 
     async def lease(self, job_id: str) -> Fulfilment | float | None:
         """The job under a new fence of this worker; seconds to wait while it cannot be had; None when it has ended."""
@@ -58,11 +122,16 @@ class Executing:
         except NOT_TAKEN as error:
             return await self._give_back(job_id, "not_lockable", error)
         now, dead = self._shop.world.now_ms(), self._dead_owners()
-        row = await self._shop.journal.write(
-            lambda tx: selling.take(tx, job_id, self._shop.owner, now + self._shop.settings.lease_ms, now, dead_owners=dead, market_fence=lock.market_fence)
-        )
+
+        def take(tx: Transaction) -> tuple[int, Fulfilment | None]:
+            before, until = selling.fulfilment(tx, job_id).fence, now + self._shop.settings.lease_ms
+            return before, selling.take(tx, job_id, self._shop.owner, until, now, dead_owners=dead, market_fence=lock.market_fence)
+
+        before, row = await self._shop.journal.write(take)
         if row is None:
             return 1.0
+        if self._unasked.pop(job_id, None) == before:  # nobody had it in between
+            self._unasked[job_id] = row.fence
         log.info("job %s: held under fence %d", job_id, row.fence)
         return row
 
@@ -126,12 +195,13 @@ class Executing:
     async def _run(self, row: Fulfilment, listing: Listing) -> None:
         backend = self._shop.backends[listing.backend]
         request = request_of(row)
-        began = self._shop.world.monotonic()
+        began, stopped = self._shop.world.monotonic(), False
         while True:
             execution = row.execution_id or execution_id(row.job_id, row.attempt)
             status = await backend.status(execution)
             if status.state == "absent":
                 self._check_mine(row)
+                self._unasked.pop(row.job_id, None)
                 try:
                     with self._shop.world.step("seller.backend-create"):
                         await backend.start(execution, self._task(listing, request, row), listing.limits)
@@ -141,10 +211,16 @@ class Executing:
                 with self._shop.world.step("seller.accepted"):
                     pass
             status = await backend.wait(execution, self._shop.settings.heartbeat_seconds)
+            if status.state == "absent":
+                raise PluginError(f"backend {listing.backend}: execution {execution} is absent right after it was started")
             if status.state == "running":
+                self._works(row.job_id, listing)
                 await self._beat(row)
+                if stopped:
+                    raise PluginError(f"backend {listing.backend}: execution {execution} runs on after it was stopped")
                 if self._shop.world.monotonic() - began > listing.limits.seconds + 30:
                     await backend.stop(execution)
+                    stopped = True
             elif status.state == "finished":
                 with self._shop.world.step("seller.finished"):
                     pass
@@ -213,6 +289,7 @@ class Executing:
     async def retry(self, row: Fulfilment) -> Fulfilment:
         """The next attempt, recorded before it starts. Only after the old one is proved dead or stopped."""
         now, attempt = self._shop.world.now_ms(), row.attempt + 1
+        self._unasked.pop(row.job_id, None)
 
         def again(tx: Transaction) -> Fulfilment:
             moved = selling.move_fulfilment(

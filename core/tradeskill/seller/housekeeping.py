@@ -6,7 +6,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from tradeskill.errors import NotFoundError, PluginError, RefusedError, StateError, UsageError
+from tradeskill.contracts import Backend
+from tradeskill.errors import NotFoundError, PluginError, RefusedError, StateError, UnavailableError, UsageError
 from tradeskill.journal import selling
 from tradeskill.seller.shop import ACTIVE, Shop, execution_id
 
@@ -43,15 +44,21 @@ class Housekeeping:
 
     async def _remove_leftovers(self) -> None:
         """Executions of ended jobs that nobody removed, as when a worker slept while another took its job over; but not before it had time to wake."""
-        for backend in self._shop.backends.values():
-            listed = await backend.list(self._shop.identity.key)
-            rows = self._shop.journal.read(partial(selling.fulfilments, states=ACTIVE, limit=100_000))  # read after the list: a start is committed first
-            rows += self._shop.journal.read(partial(selling.contested_since, at=self._shop.world.now_ms() - SLEEP_MS))
-            live = {execution_id(row.job_id, attempt) for row in rows for attempt in range(1, row.attempt + 1)}
-            for execution in listed:
-                if execution not in live:
-                    await backend.stop(execution)
-                    await backend.remove(execution)
+        for name, backend in self._shop.backends.items():
+            try:
+                await self._remove_leftovers_of(backend)
+            except UnavailableError as error:  # in an hour again; the other chores do not wait for it
+                log.warning("housekeeping: backend %s: %s", name, error)
+
+    async def _remove_leftovers_of(self, backend: Backend) -> None:
+        listed = await backend.list(self._shop.identity.key)
+        rows = self._shop.journal.read(partial(selling.fulfilments, states=ACTIVE, limit=100_000))  # read after the list: a start is committed first
+        rows += self._shop.journal.read(partial(selling.contested_since, at=self._shop.world.now_ms() - SLEEP_MS))
+        live = {execution_id(row.job_id, attempt) for row in rows for attempt in range(1, row.attempt + 1)}
+        for execution in listed:
+            if execution not in live:
+                await backend.stop(execution)
+                await backend.remove(execution)
 
     async def _remind(self) -> None:
         """Look again at the newest jobs that ended here: their end must stand at the market, also when no cursor shows that it was lost there."""

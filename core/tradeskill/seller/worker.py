@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from tradeskill.contracts import Wallet
-from tradeskill.errors import NotFoundError, PluginError, RefusedError, StateError, UnavailableError, UsageError
-from tradeskill.journal import Effect, Fulfilment, InvoiceRow, selling
+from tradeskill.errors import BrokenPluginError, NotFoundError, PluginError, RefusedError, StateError, UnavailableError, UsageError
+from tradeskill.journal import Effect, Fulfilment, InvoiceRow, Transaction, selling
 from tradeskill.journal.records import document_text
 from tradeskill.model import Job
 from tradeskill.seller.executing import Executing
@@ -17,6 +17,7 @@ from tradeskill.seller.housekeeping import Housekeeping
 from tradeskill.seller.quoting import Quoting
 from tradeskill.seller.settling import Settling
 from tradeskill.seller.shop import ACTIVE, Shop
+from tradeskill.seller.troubles import PATIENCE, Troubles
 from tradeskill.tasks import FIRST_DELAY, LAST_DELAY, Tasks
 
 __all__ = ["Seller"]
@@ -25,15 +26,20 @@ log = logging.getLogger("tradeskill.seller")
 
 MAX_TRIES = 8  # an effect that kills its worker, or fails for a reason that waiting does not cure, is left to the owner after so many
 NEVER = 2**62
+PROMPT_SECONDS = 10.0  # what a wallet may take for a job's invoice before other jobs' news are read
+TROUBLED_DELAY = 60.0  # between tries of what a stranger's plugin is to do, at most
+PARTS = (UnavailableError, NotFoundError, StateError, RefusedError, UsageError, PluginError)  # of the job at hand; the rest of the tree is about all of us
 UNFINISHED = ("deliver", "refund", "report_failure", "tidy")  # effects that a drain waits for; executions count by their jobs
 
 
 class Seller:
     """One worker of a seller's profile. Several may share the journal: leases and fences keep them apart."""
 
-    def __init__(self, shop: Shop) -> None:
+    def __init__(self, shop: Shop, patience: float = PATIENCE) -> None:
+        """`patience`: seconds that a job puts up with a stranger's backend that raises, hangs or lies."""
         self._shop = shop
-        self.quoting, self.settling, self.executing = Quoting(shop), Settling(shop), Executing(shop)
+        self._troubles = Troubles(shop, patience)
+        self.quoting, self.settling, self.executing = Quoting(shop), Settling(shop), Executing(shop, self._troubles)
         self._tasks = Tasks(shop.world, log)
         self._market_hint = asyncio.Event()
         self._news: dict[str, asyncio.Event] = {}  # job id -> something happened that its waiting effect should look at
@@ -123,17 +129,23 @@ class Seller:
     async def _recall(self) -> None:
         """After a restart: look again at every job that waited for the market, whatever the cursor says."""
         for row in self._shop.journal.read(lambda c: selling.fulfilments(c, ("seen", "quoted"), 100_000)):
-            await self._tasks.patiently("recall", partial(self._look_again, row.job_id))
+            job = await self._tasks.patiently("recall", partial(self._at_market, row.job_id))
+            if job is not None:
+                await self._take_note(job)
         self._recalled = True
         self._tasks.nudge()
 
     async def _look_again(self, job_id: str) -> None:
+        job = await self._at_market(job_id)
+        if job is not None:
+            await self.observe(job)
+
+    async def _at_market(self, job_id: str) -> Job | None:
         try:
-            job = await self._shop.market.get(job_id)
+            return await self._shop.market.get(job_id)
         except NotFoundError:
             log.warning("job %s: the market does not know it any more", job_id)
-            return
-        await self.observe(job)
+            return None
 
     async def _follow_hints(self) -> None:
         async for _ in self._shop.market.events():
@@ -152,7 +164,7 @@ class Seller:
                 cursor = ""
                 continue
             mine = [job for job in changes.jobs if job.seller == self._shop.identity.key]
-            await asyncio.gather(*[self.observe(job) for job in mine])
+            await asyncio.gather(*[self._take_note(job) for job in mine])
             if changes.cursor != cursor:
                 cursor = changes.cursor
                 if not self._draining:
@@ -161,6 +173,41 @@ class Seller:
                 self._active_at = self._shop.world.monotonic()
             if not changes.more:
                 await self._tasks.wait(self._market_hint, self._shop.settings.poll_seconds)
+
+    async def _take_note(self, job: Job) -> None:
+        """`observe`, but a wallet that gives no invoice now, or takes its time, holds up this job and no other: it is in the journal when this returns."""
+        try:
+            async with asyncio.timeout(PROMPT_SECONDS if job.state == "requested" else None):
+                await self.observe(job)
+        except (TimeoutError, *PARTS) as error:
+            row = self._shop.journal.read(lambda c: selling.find_fulfilment(c, job.job_id))
+            if row is None or row.state != "seen":
+                raise UnavailableError(f"job {job.job_id}: {str(error) or 'the journal takes long'}") from error
+            log.warning("job %s: no quote yet: %s", job.job_id, str(error) or "its invoice takes long")
+            if isinstance(error, BrokenPluginError):
+                await self._troubles.note(error)
+            self._tasks.spawn_once(f"quote {job.job_id}", partial(self._quote_later, job.job_id))
+
+    async def _quote_later(self, job_id: str) -> None:
+        """Until the job has its quote, or has ended at the market, or has waited for too long: nobody has paid yet, so it can be refused."""
+        began, delay = self._shop.world.monotonic(), 1.0
+        while self._shop.row(job_id).state == "seen":
+            await self._shop.world.sleep(delay)
+            delay = min(delay * 2, LAST_DELAY)
+            try:
+                await self._look_again(job_id)
+            except PARTS as error:
+                log.warning("job %s: no quote yet: %s", job_id, error)
+                if isinstance(error, BrokenPluginError):
+                    await self._troubles.note(error)
+                if self._shop.world.monotonic() - began >= self._troubles.patience:
+                    await self._shop.journal.write(partial(self._refuse, job_id=job_id, now=self._shop.world.now_ms()))
+                    self._shop.wake()
+
+    def _refuse(self, tx: Transaction, job_id: str, now: int) -> None:
+        if selling.fulfilment(tx, job_id).state == "seen":
+            why = "the seller's wallet gives no invoice: try another seller"
+            selling.move_fulfilment(tx, job_id, "refuse", now, error_code="not_payable", error_message=why)
 
     async def observe(self, job: Job) -> None:
         """Take note of a job as the market shows it. Repeatable; nothing unsigned is acted on."""
@@ -241,8 +288,10 @@ class Seller:
     async def _settle(self, job_id: str) -> None:
         try:
             await self.settling.settle(job_id)
-        except (UnavailableError, RefusedError, PluginError) as error:
+        except PARTS as error:  # looked at again for as long as its invoices are: what nobody can tell is never given up
             log.warning("job %s: payment not checked: %s", job_id, error)
+            if isinstance(error, BrokenPluginError):
+                await self._troubles.note(error)
 
     # effects
 
@@ -272,6 +321,7 @@ class Seller:
             return
         delay = FIRST_DELAY
         while True:
+            began = self._shop.world.monotonic()
             try:
                 again = await self._effects[effect.name](effect.subject_id)
                 if again is None:
@@ -284,8 +334,10 @@ class Seller:
                 await self._shop.world.sleep(1.0)
                 return  # whoever moved it goes on with it; looked at again with the next round of effects
             except UnavailableError as error:
+                if isinstance(error, BrokenPluginError) and await self._put_up_with(effect, error, began):
+                    return
                 log.warning("%s %s: %s; trying again in %.1f s", effect.name, effect.subject_id, error, delay)
-                pause, delay = delay, min(delay * 2, LAST_DELAY)
+                pause, delay = delay, min(delay * 2, TROUBLED_DELAY if isinstance(error, BrokenPluginError) else LAST_DELAY)
             except (NotFoundError, RefusedError, UsageError, PluginError) as error:
                 log.error("%s %s: %s", effect.name, effect.subject_id, error)
                 if await self._given_up(effect, str(error)):
@@ -300,6 +352,25 @@ class Seller:
             await self._tasks.wait(news, seconds)
         finally:
             self._news.pop(job_id, None)
+
+    async def _put_up_with(self, effect: Effect, error: BrokenPluginError, began: float) -> bool:
+        """A stranger's plugin is in trouble, which its owner is shown. True once it has been for too long and the effect is given up.
+
+        Only a backend's: what a wallet does not tell may be money, and is asked for ever; without its market nothing goes on in any case.
+        """
+        await self._troubles.note(error)
+        if error.details.get("kind") != "Backend":
+            return False
+        self._troubles.begin(effect.subject_id, began)
+        if effect.name != "execute":
+            given_up = self._troubles.too_long(effect.subject_id)  # its job has ended: what it left behind is a chore of every hour
+        elif given_up := self.executing.given_up(effect.subject_id):
+            await self.executing.give_up(effect.subject_id, f"{error}; so for {self._troubles.patience:g} s"[:200])
+        if given_up:
+            log.error("%s %s: given up: %s", effect.name, effect.subject_id, error)
+            self._troubles.over(effect.subject_id)
+            await self._shop.journal.write(partial(selling.effect_failed, effect_id=effect.effect_id, error=str(error), give_up=True))
+        return given_up
 
     async def _given_up(self, effect: Effect, why: str) -> bool:
         """Count a try that came to nothing; True once the owner has to look at it: an unfinished job is then in review."""

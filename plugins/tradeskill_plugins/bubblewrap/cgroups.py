@@ -16,6 +16,7 @@ _FILES = {  # controller: version: the file with its limit
     "pids": {1: "pids.max", 2: "pids.max"},
     "memory": {1: "memory.limit_in_bytes", 2: "memory.max"},
 }
+_SWAP = {1: ("memory.memsw.limit_in_bytes", ""), 2: ("memory.swap.max", "0")}
 
 
 def find(mounts: str, own: str) -> dict[str, str]:
@@ -37,7 +38,8 @@ def find(mounts: str, own: str) -> dict[str, str]:
             mine = paths.get("") if kind == "cgroup2" else next((path for names, path in paths.items() if controller in names.split(",")), None)
             if mine is None or (kind == "cgroup" and controller not in options.split(",")):
                 continue
-            inside = mine.removeprefix(root.rstrip("/")) if mine.startswith(root) else mine
+            above = f"{root.rstrip('/')}/"
+            inside = mine[len(above) :] if f"{mine}/".startswith(above) else mine  # what is mounted may begin below the top
             folder = _usable(mounted, inside.strip("/"), controller if kind == "cgroup2" else "")
             if folder:
                 found[controller] = folder
@@ -54,8 +56,9 @@ def make(folders: dict[str, str], name: str, limits: dict[str, int]) -> list[str
             made.append(group)
             version = 2 if os.path.exists(os.path.join(folder, "cgroup.controllers")) else 1
             _write(os.path.join(group, _FILES[controller][version]), str(limits[controller]))
-            if controller == "memory" and version == 2 and os.path.exists(os.path.join(group, "memory.swap.max")):
-                _write(os.path.join(group, "memory.swap.max"), "0")
+            swap, most = _SWAP[version]  # there where the kernel counts it; v1's is memory and swap together
+            if controller == "memory" and os.path.exists(os.path.join(group, swap)):
+                _write(os.path.join(group, swap), most or str(limits[controller]))
     except OSError:
         remove(made)
         raise

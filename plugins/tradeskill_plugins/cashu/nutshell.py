@@ -111,7 +111,7 @@ class Mint:
         """
         words = ["--host", "127.0.0.1", "--port", self._settings["MINT_RPC_SERVER_PORT"], "--insecure", "next-keyset", "sat", str(self._fee_ppk), "0"]
         program = "from cashu.mint.management_rpc.cli.cli import cli; cli()"
-        command = [self._python, "-c", program, *words, str(final_expiry)]
+        command: list[str | Path] = [self._python, "-c", program, *words, str(final_expiry)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder, env=self._environment(), timeout=PATIENCE, check=False)
         if "successfully created" not in done.stdout:
             raise UnavailableError(f"the mint's keyset is not rotated: {done.stdout}{done.stderr}")

@@ -31,7 +31,7 @@ def tradeskill_capabilities() -> Sequence[Capability]:
         Capability("kinds", "run", "commands that end; no long-running services"),
         Capability("adopts", True, "each job's own watcher outlives the worker; should it die, the container goes on and a new one takes over"),
         Capability("limit.time", True, "wall clock, by the watcher; processor time, by the kernel, for each process"),
-        Capability("limit.memory", True, "by the kernel, for all processes together, files in memory included; no swap"),
+        Capability("limit.memory", True, "by the kernel, for all processes together, files in memory included; no swap, where the kernel counts it"),
         Capability("limit.processes", True, "by the kernel"),
         Capability("limit.cpu", True, "a share of the machine's processors, by the kernel"),
         Capability("limit.output", True, "printing is counted as it comes, output files are looked at about once a second; no file grows past it"),

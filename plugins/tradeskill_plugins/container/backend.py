@@ -39,7 +39,8 @@ class ContainerBackend(SupervisedBackend):
         about = await self._world.offload(lambda: self._containers.ready(self._world.now_ms()))
         return (
             f"isolation container: {about.name} at {self._settings.socket}, image {self._settings.image}, as {self._settings.user}; "
-            f"time, memory, processes, processor, output and disk are limited (cgroups v{about.cgroups}), system calls are filtered"
+            f"time, memory{'' if about.swap else ' (but not swap)'}, processes, processor, output and disk are limited (cgroups v{about.cgroups}), "
+            "system calls are filtered"
         )
 
     async def stop(self, execution_id: str) -> None:

@@ -25,7 +25,7 @@ def config_of(task: Mapping[str, Any], image_id: str, image_volumes: tuple[str, 
     limits, box = task["limits"], task["container"]
     output, memory, scratch = int(limits["output"]), int(limits["memory"]), int(limits["scratch"])
     cpu = int(limits["cpu_seconds"]) + 1
-    space = f"rw,nosuid,nodev,size={scratch}"
+    space = f"rw,exec,nosuid,nodev,size={scratch}"  # `exec` is Podman's default and not Docker's: a program may build what it runs
     return {
         "Image": image_id,
         "Entrypoint": task["argv"][:1],  # so that no entry point of the image's runs instead
@@ -91,6 +91,7 @@ def deviations(wanted: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
         "system calls are not filtered": any(word.startswith("seccomp=") and not word.endswith("=unconfined") for word in security),
         "memory is not limited": host.get("Memory") == ask["Memory"],
         "processes are not limited": host.get("PidsLimit") == ask["PidsLimit"],
+        "the processor is not shared": 0 < (host.get("NanoCpus") or 0) <= ask["NanoCpus"],
         "it has another network": host.get("NetworkMode") in networks,
         "it shares the machine's processes or IPC": "host" not in (host.get("PidMode"), host.get("IpcMode"), host.get("UTSMode")),
         "it has devices": not host.get("Devices"),

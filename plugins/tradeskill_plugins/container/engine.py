@@ -36,6 +36,8 @@ class About:
     processes: bool
     filters_calls: bool
     cgroups: str
+    processor: bool
+    swap: bool  # limited too; without that, a job may have as much of it again as there is
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,10 @@ class Engine:
             podman,
             bool(info.get("MemoryLimit")),
             bool(info.get("PidsLimit")),
-            any("seccomp" in str(word) and "unconfined" not in str(word) for word in info.get("SecurityOptions") or ()),
+            any("seccomp" in str(word) for word in info.get("SecurityOptions") or ()),  # whatever its default profile is: ours is given with each job
             str(info.get("CgroupVersion") or "?"),
+            bool(info.get("CpuCfsQuota", True)),
+            bool(info.get("SwapLimit", True)),
         )
 
     def image(self, pinned: str) -> Image:
@@ -83,12 +87,13 @@ class Engine:
         return Image(found["Id"], tuple(sorted((found.get("Config") or {}).get("Volumes") or ())))
 
     def create(self, name: str, config: Mapping[str, Any]) -> None:
-        """Create a container unless one of that name is there. An answer that was lost, or was no, is checked by looking."""
+        """Create a container unless one of that name is there. An answer that was lost, or was no, is checked by looking.
+
+        What the engine left out of it, with a warning or without, is for the caller to find (`confinement.deviations`).
+        """
         try:
             with self._api(f"asked to create container {name}") as api:
-                for warning in api.create_container_from_config(dict(config), name).get("Warnings") or ():
-                    if "discarded" in str(warning).lower():
-                        raise RefusedError(f"the engine cannot limit a container as asked: {warning}")
+                api.create_container_from_config(dict(config), name)
         except (UnavailableError, RefusedError) as error:
             under_way = isinstance(error, UnknownOutcomeError) or "in use" in str(error)  # somebody else may be making it, or we ourselves still
             until = time.monotonic() + (_SHOWING_SECONDS if under_way else 0)

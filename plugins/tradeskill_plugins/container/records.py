@@ -46,6 +46,7 @@ class ContainerExecutions(Executions):
                 ("filter system calls (seccomp)", about.filters_calls),
                 ("limit memory", about.memory),
                 ("limit processes", about.processes),
+                ("share the processor", about.processor),
             )
             if not there
         ]

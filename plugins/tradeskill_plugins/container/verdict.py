@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 __all__ = ["Verdict", "judged"]
 
 _OUT_OF_MEMORY: Final = (b"MemoryError", b"bad_alloc", b"Cannot allocate memory", b"out of memory", b"Out of memory")
-_KILLED, _CPU, _SIZE = 128 + 9, 128 + 24, 128 + 25
+_KILLED, _TERMINATED, _CPU, _SIZE = 128 + 9, 128 + 15, 128 + 24, 128 + 25
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def judged(state: Mapping[str, Any], tail: bytes, limits: Mapping[str, Any], *, 
     """Of a container that ended and that we did not end. `doubtful`: nobody watched all of its life.
 
     Out of memory shows as SIGKILL from nobody we know: not every engine says that it was that. Where nobody watched, the same may have
-    been the machine going down, and then nothing is known.
+    been the machine going down, or Docker, whose containers end with it by SIGTERM first; and then nothing is known.
     """
     code = int(state.get("ExitCode") or 0)
     if state.get("OOMKilled"):
@@ -42,7 +42,7 @@ def judged(state: Mapping[str, Any], tail: bytes, limits: Mapping[str, Any], *, 
         return Verdict("finished")
     if any(sign in tail for sign in _OUT_OF_MEMORY):
         return Verdict("failed", f"ran out of its {limits['memory']} bytes of memory", "limit.memory")
-    if code == _KILLED and doubtful:
+    if code in (_KILLED, _TERMINATED) and doubtful:
         return Verdict("lost", "it was killed while nobody watched")
     if code == _KILLED:
         return Verdict("failed", f"was killed, as happens to what needs more than its {limits['memory']} bytes of memory", "limit.memory")

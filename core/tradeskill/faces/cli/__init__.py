@@ -89,16 +89,17 @@ def _plugin_commands() -> dict[str, list[Any]]:
 
 def _plugin_command(name: str, found: list[Any]) -> Any:
     """The command, or one that says why there is none: a plugin that does not load must not take the others' help away."""
+    from tradeskill.containment import contained
     from tradeskill.errors import PluginError
 
     if len(found) > 1:
         owners = ", ".join(point.dist.name if point.dist else "?" for point in found)
         return _broken(name, PluginError(f"command {name!r} is claimed by {owners}: uninstall all but one"))
     try:
-        return _as_command(found[0].load(), name)
-    except Exception as error:  # noqa: BLE001  # whatever a stranger's module raises
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return _broken(name, PluginError(f"command {name!r} of plugin {found[0].value} did not load: {reason}: mend or uninstall its package"))
+        with contained(f"command {name!r} of plugin {found[0].value} did not load"):
+            return _as_command(found[0].load(), name)
+    except PluginError as error:
+        return _broken(name, PluginError(f"{error}: mend or uninstall its package"))
 
 
 def _broken(name: str, error: Exception) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tradeskill.faces.cli.shell import AsJson, example, printable, run, say, show, with_example
+from tradeskill.faces.cli.shell import AsJson, example, only_data_on_stdout, printable, run, say, show, with_example
 
 if TYPE_CHECKING:
     from tradeskill.plugins import PluginReport
@@ -42,7 +42,8 @@ def list_plugins(
         return
     from tradeskill.plugins import Plugins
 
-    reports = Plugins().report()
+    with only_data_on_stdout():  # importing them runs their code
+        reports = Plugins().report()
     if as_json:
         show([_described(report) for report in reports])
         return

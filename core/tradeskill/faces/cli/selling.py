@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tradeskill.faces.cli.shell import AsJson, PasswordFile, Verbose, example, group, load_profile, logs, printable, run, say, show, show_entry
+from tradeskill.faces.cli.shell import AsJson, PasswordFile, Verbose, data, example, group, load_profile, logs, printable, run, say, show, show_entry
 
 if TYPE_CHECKING:
     from tradeskill.profile import Profile
@@ -63,8 +63,8 @@ async def _sell(profile: Profile, idle: float | None, drain: bool, as_json: bool
     names = [f"{listing.name} ({format_amounts(listing.offer.prices) or 'by quote'})" for listing in profile.listings().values()]
     ready = {"event": "ready", "offers": {listing.name: listing.offer.offer_id for listing in profile.listings().values()}, "seller": profile.identity.key}
     if as_json:
-        sys.stdout.write(f"{_compact(ready)}\n")
-        sys.stdout.flush()
+        data().write(f"{_compact(ready)}\n")
+        data().flush()
     else:
         say(f"selling {', '.join(names)} as {profile.identity.key[:16]}…; Ctrl-C finishes what is paid and stops")
     told = asyncio.create_task(_tell(profile)) if not as_json else None

@@ -7,10 +7,10 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 
 import typer
 
@@ -26,10 +26,12 @@ __all__ = [
     "PasswordFile",
     "Verbose",
     "confirm",
+    "data",
     "example",
     "group",
     "load_profile",
     "logs",
+    "only_data_on_stdout",
     "passphrase_from",
     "password_from",
     "printable",
@@ -139,18 +141,58 @@ async def _ask_owner(question: Question) -> bool:
 
 
 def run(main: Callable[[], Coroutine[Any, Any, T]], *, as_json: bool = False) -> T:
-    """Run a command's body; errors of ours end the program as one line with their exit code, Ctrl-C with 130."""
+    """Run a command's body; errors of ours end the program as one line with their exit code, Ctrl-C with 130.
+
+    With `as_json`, what is printed meanwhile goes to stderr, whoever prints it: `show` alone writes to stdout.
+    """
     import asyncio
     import logging
 
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(message)s")  # a short command says what matters itself; no effect after `logs`
     try:
-        return asyncio.run(main())
+        with only_data_on_stdout() if as_json else nullcontext():
+            return asyncio.run(main())
     except TradeskillError as error:
         raise typer.Exit(report(error, as_json)) from error
     except KeyboardInterrupt as error:
         say("interrupted; nothing is lost: the same command goes on where this one stopped")
         raise typer.Exit(130) from error
+
+
+@contextmanager
+def only_data_on_stdout() -> Iterator[None]:
+    """While plugins' code runs: what it prints, and what processes print that it starts, goes to stderr. `data()` is the real stdout meanwhile."""
+    global _data  # there is one stdout
+    if _data is not None:
+        yield
+        return
+    real = sys.stdout
+    real.flush()
+    kept: int | None = None
+    with suppress(OSError, ValueError):  # a test's stdout is no file
+        if real.fileno() == 1:
+            kept = os.dup(1)
+            os.dup2(2, 1)
+    _data = real if kept is None else os.fdopen(os.dup(kept), "w", encoding=real.encoding, errors=real.errors)
+    sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout, written, _data = real, _data, None
+        if kept is not None:
+            with suppress(BrokenPipeError):
+                written.close()
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+_data: TextIO | None = None
+
+
+def data() -> TextIO:
+    """Where the answer goes."""
+    return _data or sys.stdout
 
 
 def report(error: TradeskillError, as_json: bool) -> int:
@@ -182,9 +224,10 @@ def say(text: str) -> None:
 
 def show(value: Any) -> None:
     """One JSON value on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None) + "\n")
+    out = data()
+    out.write(json.dumps(value, ensure_ascii=False, indent=2 if out.isatty() else None) + "\n")
     with suppress(BrokenPipeError):
-        sys.stdout.flush()
+        out.flush()
 
 
 def show_entry(entry: Mapping[str, Any], as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tradeskill.faces.cli.shell import AsJson, PasswordFile, example, load_profile, printable, read_input, run, say, show, with_example
+from tradeskill.faces.cli.shell import AsJson, PasswordFile, example, load_profile, only_data_on_stdout, printable, read_input, run, say, show, with_example
 
 __all__ = ["call", "skills"]
 
@@ -166,7 +166,8 @@ def call(
 def _found() -> list[Any]:
     from tradeskill.skills import find_skills
 
-    return find_skills(folders=_folders())
+    with only_data_on_stdout():  # importing them runs their code
+        return find_skills(folders=_folders())
 
 
 def _folders() -> Any:
