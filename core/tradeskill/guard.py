@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import logging
 import typing
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar
@@ -40,6 +40,7 @@ T = TypeVar("T")
 Kind = Literal["Wallet", "Market", "Backend"]
 CLOSE_SECONDS: Final = 10.0  # closing decides nothing
 _SLOW: Final = frozenset({"pay", "refund", "settle", "collect", "start", "stop", "deliver"})
+_BESIDE: Final[Mapping[str, type]] = {"examine": str, "carries": bool}  # what may be there beside the contract, and what it answers
 # what a call may say of its job; the rest of the tree is about this program, its disk and its secrets, of which a stranger's plugin knows nothing
 _SPOKEN: Final = (UsageError, NotFoundError, StateError, RefusedError, UnavailableError, PluginError)
 
@@ -103,7 +104,7 @@ class _Guard:
         if name in self._values:
             return self._values[name]
         promise = vars(self._protocol).get(name)
-        if name == "examine":  # beside the contract, see `contracts.Examinable`
+        if name in _BESIDE:
             getattr(self._opened, name)
             return self._call(name)
         if not inspect.isfunction(promise):
@@ -122,7 +123,7 @@ class _Guard:
             if name == "wait":  # (execution_id, seconds)
                 seconds += float(kwargs.get("seconds", args[1] if len(args) > 1 else 0.0))
             answer = await self._asked(name, args, kwargs, seconds)
-            if not fits(answer, str if name == "examine" else self._hints[name]):
+            if not fits(answer, _BESIDE.get(name) or self._hints[name]):
                 self._broken(f"{name}() answered {_shown(answer)}, which is no answer to it")
             if name == "invoice" and (answer.rail, answer.job_id, answer.amount) != (self._values["rail"], *_asked_for(*args, **kwargs)):
                 self._broken("invoice() answered an invoice for something else than it was asked for")
@@ -160,7 +161,7 @@ class _Guard:
             try:
                 with within():
                     answer = getattr(self._opened, name)(*args, **kwargs)
-            except (UntrustedError, UsageError):
+            except (RefusedError, UsageError):
                 raise
             except BaseException as error:
                 raise UntrustedError(f"{self._who}: {name}(): {described(error)}") from error

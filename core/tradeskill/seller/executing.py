@@ -427,7 +427,7 @@ class Executing:
         invoices = {i.invoice_id: i.invoice for i in self._shop.journal.read(lambda c: selling.invoices_of(c, job_id))}
         for payment in self._shop.journal.read(lambda c: selling.payments_of(c, job_id)):
             if payment.state == "allocated":
-                await self._shop.wallets[payment.rail].conclude(payment_of(payment), invoices[payment.invoice_id], "delivered")
+                await self._shop.wallet(payment.rail).conclude(payment_of(payment), invoices[payment.invoice_id], "delivered")
         await self._remove_executions(row)
         with self._shop.world.step("seller.lease-released"):
             pass
