@@ -18,7 +18,7 @@ from tests.rig import PRICE, Rig, at_work, under_policy
 from tradeskill.agreement import read_quote, read_receipt, read_request, sign_quote, sign_request
 from tradeskill.allocation import Terms
 from tradeskill.buyer import Buyer, BuyerSettings
-from tradeskill.errors import ConfigError, RefusedError, UnavailableError
+from tradeskill.errors import ConfigError, PluginError, RefusedError, UnavailableError
 from tradeskill.journal import Purchase
 from tradeskill.journal.records import read_document
 from tradeskill.model import Invoice, Job
@@ -335,6 +335,49 @@ def test_a_rail_in_trouble_is_left_out_of_the_quote() -> None:
             assert [invoice.rail for invoice in read_quote(job.quote, job.seller).invoices] == ["coin"] if job.quote else False
             await rig.claim_on(job, "coin", rig.send("coin", rig.of(job, "coin").address, 21))
             await rig.settled(job, "delivered")
+
+    play(main())
+
+
+class Slow(FakeWallet):
+    seconds = 50.0
+
+    async def invoice(self, job_id: str, amount: Amount, expires_at: int) -> Invoice:
+        await self._world.sleep(self.seconds)
+        return await super().invoice(job_id, amount, expires_at)
+
+
+@pytest.mark.parametrize(("seconds", "quoted", "took"), [((50.0, 0.0), ["coin"], 4.0), ((50.0, 9.0), ["coin"], 10.0), ((2.0, 1.0), ["fake", "coin"], 4.0)])
+def test_a_slow_wallet_holds_up_no_quote_that_another_can_give(seconds: tuple[float, float], quoted: list[str], took: float) -> None:
+    async def main() -> None:
+        rig = Rails()
+        wallets = [Slow(rig.ledger, rig.world, "seller"), Slow(rig.coins, rig.world, "seller's coins", rail="coin", unit="sat")]
+        for wallet, its in zip(wallets, seconds, strict=True):
+            wallet.seconds = its
+            await wallet.open()
+        async with at_work(await rig.seller(wallets=wallets)):
+            began = rig.world.monotonic()
+            job = await rig.ordered()
+            assert job.quote is not None
+            assert [invoice.rail for invoice in read_quote(job.quote, job.seller).invoices] == quoted
+            assert rig.world.monotonic() - began < took
+
+    play(main())
+
+
+@pytest.mark.parametrize("error", [RefusedError("too small"), PluginError("it broke")])
+def test_a_wallet_that_refuses_or_breaks_leaves_the_sale_to_the_other(error: Exception) -> None:
+    class Unwilling(FakeWallet):
+        async def invoice(self, job_id: str, amount: Amount, expires_at: int) -> Invoice:
+            raise error
+
+    async def main() -> None:
+        rig = Rails()
+        unwilling, (coin,) = Unwilling(rig.ledger, rig.world, "seller"), await rig.wallets("seller", ["coin"])
+        await unwilling.open()
+        async with at_work(await rig.seller(wallets=[unwilling, coin])):
+            purchase = await rig.hire(await rig.hiring())
+            assert (purchase.state, purchase.rail) == ("received", "coin")
 
     play(main())
 

@@ -182,7 +182,7 @@ def second_offer(rig: Rig) -> Offer:
         title="Sound",
         description="test",
         tags=[],
-        price=PRICE,
+        prices=(PRICE,),
         input_schema=SCHEMA,
         pure=True,
         trusted=True,

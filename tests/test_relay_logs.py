@@ -54,7 +54,7 @@ def test_a_field_that_is_not_allowed_or_not_of_its_kind_is_left_out() -> None:
     assert list(told) == ["time", "level", "event"]
 
 
-@pytest.mark.parametrize("secret", [KEY, SIGNATURE, SEED, SEED.upper(), PAYLOAD, "a" * 86])
+@pytest.mark.parametrize("secret", [KEY, SIGNATURE, SEED, SEED.upper(), PAYLOAD, "a" * 86], ids=["key", "signature", "seed", "capitals", "payload", "token"])
 def test_payloads_signatures_seeds_and_whole_keys_appear_nowhere(secret: str) -> None:
     error = raised(ValueError(f"no such thing: {secret}"))
     lines = [

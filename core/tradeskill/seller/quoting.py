@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 from tradeskill.agreement import MAX_INVOICES, Request, check_input, read_request, sign_quote
 from tradeskill.contracts import LimitedMarket
-from tradeskill.errors import NotFoundError, PluginError, RefusedError, StateError, UnavailableError, UntrustedError, UsageError
+from tradeskill.errors import NotFoundError, PluginError, RefusedError, StateError, TradeskillError, UnavailableError, UntrustedError, UsageError
 from tradeskill.journal import Fulfilment, Transaction, selling
 from tradeskill.journal.records import document_text, read_document
 from tradeskill.model import PAYMENT_TTL_MS, Invoice, Job
@@ -17,6 +19,8 @@ from tradeskill.seller.shop import GRACE_MS, LATE_WATCH_MS, Listing, Shop
 __all__ = ["Quoting"]
 
 log = logging.getLogger("tradeskill.seller")
+
+TOGETHER_SECONDS: Final = 3.0  # for all wallets to answer; then the first that does is enough, because a buyer waits
 
 
 class Quoting:
@@ -129,7 +133,7 @@ class Quoting:
         return row
 
     async def _invoices(self, job_id: str, request: Request, prices: Sequence[Amount], until: int) -> list[Invoice]:
-        """One a wallet, in the order of the prices. A rail by which the buyer cannot be refunded is left out where another will do; one in trouble too."""
+        """One a wallet, in the order of the prices. Where another will do, a rail is left out by which the buyer cannot be refunded, or that gives none now."""
         payable = [(wallet, price) for price in prices for wallet in self._shop.wallets.values() if wallet.unit == price.unit]
         if not payable:
             raise RefusedError(f"no wallet of this seller takes {' or '.join(price.unit for price in prices)}: add one to `wallets`")
@@ -137,17 +141,19 @@ class Quoting:
         if not payable:
             raise RefusedError("this market carries no quote for the rails of this offer: look for the seller on another")
         wanted = [(wallet, price) for wallet, price in payable if wallet.rail in request.refund_to]
-        invoices: list[Invoice] = []
-        trouble: UnavailableError | None = None
-        for wallet, price in (wanted or payable)[:MAX_INVOICES]:
-            try:
-                invoices.append(await wallet.invoice(job_id, price, until))
-            except UnavailableError as error:
-                log.warning("job %s: no invoice on the rail %s: %s", job_id, wallet.rail, error)
-                trouble = trouble or error
-        if trouble is not None and not invoices:
-            raise trouble
-        return invoices
+        chosen = (wanted or payable)[:MAX_INVOICES]
+        if len(chosen) == 1:
+            return [await chosen[0][0].invoice(job_id, chosen[0][1], until)]
+        asked = [asyncio.create_task(wallet.invoice(job_id, price, until)) for wallet, price in chosen]
+        try:
+            _, left = await asyncio.wait(asked, timeout=TOGETHER_SECONDS)
+            while left and not any(map(_answered, asked)):
+                _, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+            return _given(asked, job_id, [wallet.rail for wallet, _ in chosen])
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
     async def _carried(self, rail: str) -> bool:
         market = self._shop.market
@@ -171,3 +177,22 @@ class Quoting:
         except (StateError, NotFoundError, RefusedError, UsageError) as error:
             log.info("job %s: decline not taken: %s", job_id, error)
         return None
+
+
+def _answered(task: asyncio.Task[Invoice]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
+
+
+def _given(asked: Sequence[asyncio.Task[Invoice]], job_id: str, rails: Sequence[str]) -> list[Invoice]:
+    """What has come by now. Where nothing has, the first error of those that waiting may cure, else the first."""
+    errors: list[TradeskillError] = []
+    for task, rail in zip(asked, rails, strict=True):
+        if not task.done():
+            log.warning("job %s: no invoice on the rail %s: it takes long", job_id, rail)
+        elif isinstance(error := task.exception(), TradeskillError):
+            log.warning("job %s: no invoice on the rail %s: %s", job_id, rail, error)
+            errors.append(error)
+    invoices = [task.result() for task in asked if task.done() and not isinstance(task.exception(), TradeskillError)]
+    if not invoices:
+        raise next((error for error in errors if isinstance(error, UnavailableError)), errors[0])
+    return invoices
