@@ -51,7 +51,7 @@ def test_clauses_that_were_tried_twice_are_told_apart_and_a_broken_one_says_how_
     out, err = capsys.readouterr()
     more = f"{sys.executable} -m pytest --pyargs acme_pay.conformance --tradeskill-with 'mint=a b'"
     assert out.splitlines() == ["TestOne:", "W-01  holds         A", "TestTwo:", "W-01  FAILED        A — 1 == 2"]
-    assert err.splitlines() == ["acme: BREAKS its contract: 1 hold, 1 FAILED", f"with every traceback: {more}"]
+    assert err.splitlines() == ["acme: BREAKS its contract: 1 hold, 1 FAILED (W-01)", f"with every traceback: {more}"]
 
 
 def test_what_is_not_installed_or_brings_no_tests_cannot_be_checked(home: Home) -> None:

@@ -260,7 +260,7 @@ PLANTS: Final = (
         f"{WALLET}/nano.py",
         'self._pay("pay", f"pay:{key}", to, amount)',
         'self._pay("pay", f"pay:{key}:{self._world.now_ms()}", to, amount)',
-        ("--pyargs", "tradeskill_wallet.devnet.conformance"),
+        ("tests/test_wallet_nano.py::test_a_block_the_node_dropped_is_published_again_as_the_same_bytes",),
     ),
     Plant(
         "wallet-normal-sync",

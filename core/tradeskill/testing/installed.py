@@ -24,6 +24,7 @@ __all__ = ["KIT_GROUP", "ClauseResult", "Verdict", "check_plugin"]
 KIT_GROUP: Final = "tradeskill.kit"  # plugin's name -> the module with its classes of tests
 ANY_SKILL: Final = "tradeskill.testing.any_skill"  # a skill needs nothing of its author's to be tried
 PATIENCE: Final = 1800.0  # seconds for all clauses together
+MOST_NAMED: Final = 10  # clauses in the last line
 LEAVING: Final = 30.0  # seconds for tests that are told to end
 USAGE: Final = 4  # pytest's exit code for options that are wrong
 
@@ -55,12 +56,20 @@ class Verdict:
         return bool(self.clauses) and not self.missing and all(clause.status in ("holds", "declared off") for clause in self.clauses)
 
     def summary(self) -> str:
-        counts: dict[str, int] = {}
+        found: dict[str, list[str]] = {}
         for clause in self.clauses:
-            counts[clause.status] = counts.get(clause.status, 0) + 1
-        told = ", ".join(f"{count} {'hold' if status == 'holds' else status}" for status, count in counts.items())
+            found.setdefault(clause.status, []).append(clause.number)
+        told = ", ".join(f"{len(numbers)} {self._told(status, numbers)}" for status, numbers in found.items())
         lacking = f"; nothing was tried of it as a {' and a '.join(self.missing)}" if self.missing else ""
         return f"{'keeps its contract' if self.ok else 'BREAKS its contract'}: {told or 'no clause was tried'}{lacking}"
+
+    @staticmethod
+    def _told(status: str, numbers: Sequence[str]) -> str:
+        """Which ones, where somebody has to look."""
+        if status in ("holds", "declared off"):
+            return "hold" if status == "holds" else status
+        named = list(dict.fromkeys(numbers))
+        return f"{status} ({', '.join(named[:MOST_NAMED])}{', …' if len(named) > MOST_NAMED else ''})"
 
     def described(self) -> dict[str, Any]:
         return {**asdict(self), "ok": self.ok}

@@ -207,4 +207,4 @@ def _skipped_for(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 
 def _first_line(text: str, most: int = 300) -> str:
-    return " ".join(text.split())[:most]
+    return " ".join(text.split()).removesuffix(" Use -v to get more diff")[:most]
