@@ -43,8 +43,6 @@ _SLOW: Final = frozenset({"pay", "refund", "settle", "collect", "start", "stop",
 # what a call may say of its job; the rest of the tree is about this program, its disk and its secrets, of which a stranger's plugin knows nothing
 _SPOKEN: Final = (UsageError, NotFoundError, StateError, RefusedError, UnavailableError, PluginError)
 
-_BESIDE: Final = {"examine": str, "carries": bool}  # what it may have beside its contract, and what that answers
-
 log = logging.getLogger("tradeskill.plugins")
 
 
@@ -105,7 +103,7 @@ class _Guard:
         if name in self._values:
             return self._values[name]
         promise = vars(self._protocol).get(name)
-        if name in _BESIDE:
+        if name == "examine":  # beside the contract, see `contracts.Examinable`
             getattr(self._opened, name)
             return self._call(name)
         if not inspect.isfunction(promise):
@@ -124,7 +122,7 @@ class _Guard:
             if name == "wait":  # (execution_id, seconds)
                 seconds += float(kwargs.get("seconds", args[1] if len(args) > 1 else 0.0))
             answer = await self._asked(name, args, kwargs, seconds)
-            if not fits(answer, _BESIDE.get(name) or self._hints[name]):
+            if not fits(answer, str if name == "examine" else self._hints[name]):
                 self._broken(f"{name}() answered {_shown(answer)}, which is no answer to it")
             if name == "invoice" and (answer.rail, answer.job_id, answer.amount) != (self._values["rail"], *_asked_for(*args, **kwargs)):
                 self._broken("invoice() answered an invoice for something else than it was asked for")
