@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.rig import PRICE, Rig, at_work
+from tests.rig import PRICE, SCHEMA, Rig, at_work
 from tests.test_guard import STRANGE
-from tradeskill.agreement import read_offer, sign_request
+from tradeskill.agreement import read_offer, sign_offer, sign_request
 from tradeskill.contracts import ExecutionStatus, Limits, Task
 from tradeskill.errors import NotFoundError, PluginError, RefusedError, SecretError, StateError, StorageError, UsageError
 from tradeskill.guard import Deadlines, guarded
@@ -178,8 +178,20 @@ def test_a_backend_that_works_again_in_time_is_forgiven() -> None:
 
 
 def second_offer(rig: Rig) -> Offer:
-    body = {**rig.offer().document.body, "offer_id": "11111111-3d0a-4b53-9a54-0c7a6a2b9a11", "title": "Sound"}
-    return read_offer(rig.seller_identity.sign("offer", body))
+    made = sign_offer(
+        rig.seller_identity,
+        offer_id="11111111-3d0a-4b53-9a54-0c7a6a2b9a11",
+        network="dev",
+        title="Sound",
+        description="test",
+        tags=[],
+        price=PRICE,
+        input_schema=SCHEMA,
+        pure=True,
+        trusted=True,
+        created_at=1,
+    )
+    return read_offer(made)
 
 
 @pytest.mark.parametrize("how", ["raises", "hangs"])
