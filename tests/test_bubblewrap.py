@@ -233,9 +233,12 @@ def test_a_job_whose_worker_was_killed_goes_on_and_is_adopted_by_another_process
     assert drive(tmp_path, scenario).data == b"inputand more\n"
 
 
+NAP = f"1234.{os.getpid()}"  # this run's: others may sleep on the same machine
+
+
 def test_when_the_supervisor_is_killed_the_job_dies_is_lost_and_leaves_nothing(tmp_path: Path) -> None:
     async def scenario(backend: BubblewrapBackend) -> None:
-        await backend.start("x", shell("sleep 1234.5 & setsid sleep 1234.5 & wait"), LIMITS)
+        await backend.start("x", shell(f"sleep {NAP} & setsid sleep {NAP} & wait"), LIMITS)
         record = json.loads((tmp_path / "executions" / "x" / "supervisor.json").read_text())
         async with asyncio.timeout(20):
             while len(sleepers()) < 2:
@@ -257,7 +260,7 @@ def sleepers() -> list[str]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            if path.read_bytes() == b"sleep\x001234.5\x00":
+            if path.read_bytes() == f"sleep\0{NAP}\0".encode():
                 found.append(path.parent.name)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
 from pathlib import Path
 
@@ -146,16 +147,31 @@ def v2(folder: Path, *handed_down: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cgroup.controllers").write_text("cpu memory pids\n")
     (folder / "cgroup.subtree_control").write_text(" ".join(handed_down) + "\n")
+    (folder / "cgroup.procs").touch()
     return folder
 
 
-def test_in_v2_the_nearest_group_that_hands_the_controllers_down_is_taken(tmp_path: Path) -> None:
+def test_in_v2_the_nearest_group_that_hands_the_controllers_down_is_taken_and_one_for_all_of_them(tmp_path: Path) -> None:
+    """A process is in one group of v2: with a second one for the other controller it would leave the first, and its limit."""
     v2(tmp_path, "memory", "pids")
     middle = v2(tmp_path / "user.slice", "pids")
     v2(middle / "session.scope")
     mounts = f"30 1 0:26 / {tmp_path} rw,nosuid shared:9 - cgroup2 cgroup2 rw\n"
-    assert cgroups.find(mounts, "0::/user.slice/session.scope\n") == {"pids": str(middle), "memory": str(tmp_path)}
+    assert cgroups.find(mounts, "0::/user.slice/session.scope\n") == {"pids": str(tmp_path), "memory": str(tmp_path)}
     assert cgroups.find(mounts, "0::/\n") == {"pids": str(tmp_path), "memory": str(tmp_path)}
+    v2(tmp_path)
+    assert cgroups.find(mounts, "0::/user.slice/session.scope\n") == {"pids": str(middle)}
+    v2(tmp_path, "memory")
+    assert cgroups.find(mounts, "0::/user.slice/session.scope\n") == {"memory": str(tmp_path)}
+    (tmp_path / "cgroup.procs").unlink()  # nobody may be moved through here
+    assert cgroups.find(mounts, "0::/user.slice/session.scope\n") == {"pids": str(middle)}
+
+
+def test_in_v2_one_group_has_all_limits(tmp_path: Path) -> None:
+    v2(tmp_path, "memory", "pids")
+    groups = cgroups.make({"pids": str(tmp_path), "memory": str(tmp_path)}, "job", {"pids": 5, "memory": 2**30})
+    assert groups == [str(tmp_path / "job")]
+    assert {path.name: path.read_text() for path in (tmp_path / "job").iterdir()} == {"pids.max": "5", "memory.max": str(2**30)}
 
 
 def test_in_v1_each_controller_has_its_own_hierarchy_and_the_own_group_is_taken(tmp_path: Path) -> None:
@@ -183,3 +199,23 @@ def test_what_was_killed_for_want_of_memory_is_counted(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text(text)
     assert cgroups.kills([str(tmp_path / "memory.events"), str(tmp_path / "memory.oom_control"), str(tmp_path / "none")]) == 3
+
+
+def test_swap_is_no_way_around_the_limit_on_memory() -> None:
+    """Where a group can be made here, and the kernel counts swap."""
+    folders = cgroups.find(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+    groups = cgroups.make(folders, f"tradeskill-test-{os.getpid()}", {"pids": 5, "memory": 2**26})
+    try:
+        limits = {"memory.memsw.limit_in_bytes": str(2**26), "memory.swap.max": "0", "memory.limit_in_bytes": str(2**26), "memory.max": str(2**26)}
+        read = {path.name: path.read_text().strip() for group in groups for path in Path(group).iterdir() if path.name in limits}
+        assert read == {name: limit for name, limit in limits.items() if name in read}
+    finally:
+        cgroups.remove(groups)
+    assert [group for group in groups if Path(group).exists()] == []
+
+
+def test_a_group_that_only_begins_like_what_is_mounted_is_not_below_it(tmp_path: Path) -> None:
+    (tmp_path / "lice").mkdir()
+    mounts = f"1 2 0:30 /s {tmp_path} rw - cgroup cgroup rw,pids\n"
+    assert cgroups.find(mounts, "5:pids:/s/lice\n") == {"pids": f"{tmp_path}/lice"}
+    assert cgroups.find(mounts, "5:pids:/slice\n") == {}

@@ -77,6 +77,20 @@ def test_what_a_tool_prints_is_not_in_its_answer(noisy: Home, stage: Stage) -> N
     assert "flood from a child" in done.err
 
 
+@pytest.mark.parametrize("source", ["raise SystemExit(0)", "raise KeyboardInterrupt", "1 / 0", "app = 5"])
+def test_a_command_that_does_not_load_takes_no_other_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    home = Home(tmp_path, {**os.environ, "TRADESKILL_HOME": str(tmp_path / "home")})
+    install(tmp_path, "odd-package", {"odd_command.py": source.encode()}, "[tradeskill.commands]\nodd = odd_command:app\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        shown = home.run("--help").ok().out
+        assert "odd" in shown
+        assert "wallet" in shown
+        home.run("odd").failed(9, "'odd'", "did not load")
+    finally:
+        sys.modules.pop("odd_command", None)
+
+
 # Skills
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from tests.rig import PRICE, SCHEMA, Rig, at_work
 from tests.test_guard import STRANGE
 from tradeskill.agreement import read_offer, sign_offer, sign_request
 from tradeskill.contracts import ExecutionStatus, Limits, Task
+from tradeskill.errors import NotFoundError, PluginError, RefusedError, SecretError, StateError, StorageError, UsageError
 from tradeskill.guard import Deadlines, guarded
 from tradeskill.journal import selling
 from tradeskill.journal.troubles import Trouble, troubles
@@ -37,12 +38,14 @@ def play(main: Coroutine[Any, Any, None]) -> None:
 class Ill:
     """What a broken plugin does at the calls named, as long as it is `broken`."""
 
-    def __init__(self, calls: Sequence[str], how: str) -> None:
+    def __init__(self, calls: Sequence[str], how: str | Exception) -> None:
         self.calls, self.how, self.broken = calls, how, True
 
     async def at(self, call: str) -> Any:
         if call not in self.calls or not self.broken:
             return None
+        if isinstance(self.how, Exception):
+            raise self.how
         if self.how == "raises":
             raise RuntimeError("trouble")
         while self.how == "hangs":
@@ -266,6 +269,40 @@ def test_money_of_which_a_wallet_tells_nothing_is_asked_for_ever_and_shown(how: 
             wallet.trouble.broken = False
             await rig.until(lambda: rig.row(job).state in ("delivered", "failed"), seconds=3700.0)
             assert rig.money(job)[0][0] in ("allocated", "refunded", "refund_due", "refunding")
+
+    play(main())
+
+
+OURS = [NotFoundError("no"), StateError("no"), RefusedError("no"), UsageError("no"), PluginError("no"), StorageError("its disk"), SecretError("its password")]
+
+
+@pytest.mark.parametrize("error", OURS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("call", ["invoice", "settle", "watch"])
+def test_whichever_error_of_ours_a_strangers_wallet_raises_the_worker_goes_on(call: str, error: Exception) -> None:
+    class Watched(StrangeWallet):
+        async def watch(self) -> AsyncIterator[str]:
+            await self.trouble.at("watch")
+            async for hint in super().watch():
+                yield hint
+
+    async def main() -> None:
+        rig = Rig(settings=SETTINGS)
+        wallet = Watched(rig.ledger, rig.world, "seller")
+        await wallet.open()
+        wallet.trouble = Ill([call], error)
+        async with at_work(await seller_with(rig, wallet=wallet)):
+            market = await rig.market("buyer")
+            wish = sign_request(rig.buyer_identity, rig.offer(), input_value={"url": "http://x/"}, refund_to={}, nonce="x", created_at=rig.world.now_ms())
+            first = await market.request(wish)
+            await rig.world.sleep(30)
+            if call == "settle":
+                await market.accept(first.job_id)
+                await rig.claim(first, rig.pay(rig.invoice(first).address, DUE))
+                await rig.world.sleep(30)
+                assert rig.row(first).state == "quoted"
+            wallet.trouble.broken = False
+            job = await paid_job(rig)
+            await rig.until(lambda: rig.row(job).state == "delivered")
 
     play(main())
 

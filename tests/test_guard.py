@@ -31,8 +31,9 @@ from tradeskill.guard import Deadlines, fits, guarded
 from tradeskill.model import Invoice, Lock, Payment, PaymentStatus, Proof, Result
 from tradeskill.money import Amount
 from tradeskill.plugins import Plugin
-from tradeskill.testing.fake_backend import FakeBackend
+from tradeskill.testing.fake_backend import FakeBackend, FakeMachine
 from tradeskill.testing.virtual_time import run_virtual
+from tradeskill.world import World
 
 STRANGE: Any = Plugin("strange", "strange-package", "1", "", ("wallet", "market", "backend"), (), None)  # type: ignore[arg-type]  # it opens nothing here
 OURS: Any = Plugin("nano", "tradeskill", "1", "", ("wallet",), (), None)  # type: ignore[arg-type]  # as above
@@ -215,6 +216,15 @@ def test_whatever_a_plugin_does_when_it_is_closed_the_program_ends_as_it_would_h
         asyncio.run(guarded(STRANGE, Troubled(raising(act)), kind).close())  # type: ignore[attr-defined]  # it has every method
     run_virtual(guarded(STRANGE, Hanging(stubborn=True), kind).close(), 60.0)  # type: ignore[attr-defined]  # as above
     assert len([record for record in caplog.records if "plugin strange (strange-package): close()" in record.getMessage()]) == len(WHATEVER) + 1
+
+
+def test_what_a_plugin_says_to_doctor_is_a_text_or_an_error_with_its_name() -> None:
+    assert asyncio.run(guarded(STRANGE, Troubled(lambda: "fine"), "Backend").examine()) == "fine"  # type: ignore[attr-defined]  # it has every method
+    for act in (raising(SystemExit(0)), raising(ValueError("x")), lambda: 5):
+        with pytest.raises(BrokenPluginError, match=r"examine\(\)"):
+            asyncio.run(guarded(STRANGE, Troubled(act), "Backend").examine())  # type: ignore[attr-defined]  # as above
+    with pytest.raises(AttributeError):
+        guarded(STRANGE, FakeBackend(FakeMachine(), World()), "Backend").examine()  # type: ignore[attr-defined]  # which it has not
 
 
 @pytest.mark.parametrize(("attribute", "value"), [("rail", 5), ("rail", ""), ("rail", "a\nb"), ("unit", None), ("unit", "x" * 65), ("rail", ["nano"])])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tradeskill import containment, manifest
+from tradeskill import containment, hookspecs, manifest
 from tradeskill.config import load_config
 from tradeskill.contracts import PluginContext
 from tradeskill.errors import ConfigError, PluginError, UnavailableError
@@ -92,6 +92,11 @@ def test_trouble_at_any_hook_is_one_error_with_the_plugins_name(
     reports = {report.name: report for report in found.report()}
     assert [name for name in ("nano", "embedded", "relay", "process") if reports[name].error] == []
     assert (reports["troubled"].error is None) == (hook in HOOKS)
+
+
+def test_there_is_no_hook_at_which_trouble_is_not_tried() -> None:
+    named = {name for name, item in vars(hookspecs).items() if hasattr(item, "tradeskill_spec")}
+    assert named == {f"tradeskill_{name}" for name in (*AT_LOADING, *HOOKS) if name != "import"}
 
 
 def test_without_trouble_every_hook_works(place: Path, context: PluginContext) -> None:

@@ -131,7 +131,7 @@ class Seller:
         for row in self._shop.journal.read(lambda c: selling.fulfilments(c, ("seen", "quoted"), 100_000)):
             job = await self._tasks.patiently("recall", partial(self._at_market, row.job_id))
             if job is not None:
-                await self._take_note(job)
+                await self._tasks.patiently("recall", partial(self._take_note, job))
         self._recalled = True
         self._tasks.nudge()
 

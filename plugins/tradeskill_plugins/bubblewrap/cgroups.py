@@ -32,28 +32,33 @@ def find(mounts: str, own: str) -> dict[str, str]:
         if kind not in ("cgroup", "cgroup2"):
             continue
         root, mounted = left.split()[3:5]
-        for controller in _FILES:
-            if controller in found:
+        wanted = [controller for controller in _FILES if controller not in found]
+        if kind == "cgroup2":
+            mine = paths.get("")
+            if mine is not None and wanted:
+                folder, handed = _in_v2(mounted, _inside(mine, root), wanted)
+                found.update(dict.fromkeys(handed, folder))
+            continue
+        for controller in wanted:
+            mine = next((path for names, path in paths.items() if controller in names.split(",")), None)
+            if mine is None or controller not in options.split(","):
                 continue
-            mine = paths.get("") if kind == "cgroup2" else next((path for names, path in paths.items() if controller in names.split(",")), None)
-            if mine is None or (kind == "cgroup" and controller not in options.split(",")):
-                continue
-            above = f"{root.rstrip('/')}/"
-            inside = mine[len(above) :] if f"{mine}/".startswith(above) else mine  # what is mounted may begin below the top
-            folder = _usable(mounted, inside.strip("/"), controller if kind == "cgroup2" else "")
-            if folder:
+            inside = _inside(mine, root)
+            folder = os.path.join(mounted, inside) if inside else mounted
+            if os.access(folder, os.W_OK) and _takes_a_group(folder):
                 found[controller] = folder
     return found
 
 
 def make(folders: dict[str, str], name: str, limits: dict[str, int]) -> list[str]:
-    """A control group `name` in each folder, with its limit. OSError where one cannot be had; then none is left."""
+    """A control group `name` in each folder, with the limits of all controllers there. OSError where one cannot be had; then none is left."""
     made: list[str] = []
     try:
         for controller, folder in folders.items():
             group = os.path.join(folder, name)
-            os.mkdir(group)
-            made.append(group)
+            if group not in made:  # v2 has one for all of them
+                os.mkdir(group)
+                made.append(group)
             version = 2 if os.path.exists(os.path.join(folder, "cgroup.controllers")) else 1
             _write(os.path.join(group, _FILES[controller][version]), str(limits[controller]))
             swap, most = _SWAP[version]  # there where the kernel counts it; v1's is memory and swap together
@@ -98,24 +103,32 @@ def remove(groups: list[str]) -> None:
                 break
 
 
-def _usable(mounted: str, inside: str, controller: str) -> str:
-    """Our own group, or the nearest one above it, where a group can be made; "" where there is none.
+def _inside(mine: str, root: str) -> str:
+    """The own group as seen from what is mounted, which may begin below the top."""
+    above = f"{root.rstrip('/')}/"
+    return (mine[len(above) :] if f"{mine}/".startswith(above) else mine).strip("/")
 
-    In v2 (`controller` given) a group has the controllers that the one above hands down, and one with processes in it hands down none.
+
+def _in_v2(mounted: str, inside: str, wanted: list[str]) -> tuple[str, list[str]]:
+    """The nearest group, our own or above it, in which one can be made that has the most of these controllers; and which.
+
+    A group has the controllers that the one above hands down, and one with processes in it hands down none. A process is in one group only,
+    so all come from the same. Moving there takes the right to write the `cgroup.procs` of what is above both.
     """
+    best: tuple[str, list[str]] = ("", [])
     while True:
         folder = os.path.join(mounted, inside) if inside else mounted
-        handed = not controller
-        if controller:
-            try:
-                with open(os.path.join(folder, "cgroup.subtree_control"), encoding="ascii") as opened:
-                    handed = controller in opened.read().split()
-            except OSError:
-                handed = False
-        if handed and os.access(folder, os.W_OK) and _takes_a_group(folder):
-            return folder
-        if not inside or not controller:
-            return ""
+        try:
+            with open(os.path.join(folder, "cgroup.subtree_control"), encoding="ascii") as opened:
+                handed_down = opened.read().split()
+        except OSError:
+            handed_down = []
+        handed = [controller for controller in wanted if controller in handed_down]
+        more = (len(handed), "memory" in handed) > (len(best[1]), "memory" in best[1])
+        if more and os.access(folder, os.W_OK) and os.access(os.path.join(folder, "cgroup.procs"), os.W_OK) and _takes_a_group(folder):
+            best = (folder, handed)
+        if not inside or len(best[1]) == len(wanted):
+            return best
         inside = os.path.dirname(inside)  # noqa: PTH120  # as above
 
 
