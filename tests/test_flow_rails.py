@@ -21,7 +21,7 @@ from tradeskill.buyer import Buyer, BuyerSettings
 from tradeskill.errors import ConfigError, PluginError, RefusedError, UnavailableError
 from tradeskill.journal import Purchase
 from tradeskill.journal.records import read_document
-from tradeskill.model import Invoice, Job
+from tradeskill.model import Invoice, Job, PaymentStatus
 from tradeskill.money import Amount
 from tradeskill.policy import Question
 from tradeskill.seller import SellerSettings
@@ -472,6 +472,46 @@ def test_one_rail_down_hides_no_payment_on_the_other() -> None:
             await rig.claim_on(job, "fake", rig.send("fake", rig.of(job, "fake").address, 1000))
             await rig.settled(job, "delivered")
             assert rig.parts(job) == {("fake", "allocated", 1000)}
+
+    play(main())
+
+
+class Hanging(FakeWallet):
+    """Its looks take that long."""
+
+    seconds = 10_000.0
+
+    async def settle(self, invoice: Invoice, proof: str | None) -> PaymentStatus:
+        await self._world.sleep(self.seconds)
+        return await super().settle(invoice, proof)
+
+
+@pytest.mark.parametrize("at_first", [True, False])
+def test_a_hanging_rail_holds_up_no_payment_on_the_other_by_more_than_half_a_minute(at_first: bool) -> None:
+    async def main() -> None:
+        rig = Rails()
+        (fake,), coin = await rig.wallets("seller", ["fake"]), Hanging(rig.coins, rig.world, "seller's coins", rail="coin", unit="sat")
+        await coin.open()
+        async with at_work(await rig.seller(wallets=[fake, coin])):
+            job = await rig.ordered()
+            if not at_first:
+                await rig.world.sleep(100.0)  # it is being looked at already
+            await rig.claim_on(job, "fake", rig.send("fake", rig.of(job, "fake").address, 1000))
+            await rig.settled(job, "delivered", seconds=45.0)
+
+    play(main())
+
+
+def test_a_slow_rail_that_the_buyer_paid_by_is_waited_for() -> None:
+    async def main() -> None:
+        rig = Rails()
+        (fake,), coin = await rig.wallets("seller", ["fake"]), Hanging(rig.coins, rig.world, "seller's coins", rail="coin", unit="sat")
+        coin.seconds = 100.0
+        await coin.open()
+        async with at_work(await rig.seller(wallets=[fake, coin])):
+            job = await rig.ordered()
+            await rig.claim_on(job, "coin", rig.send("coin", rig.of(job, "coin").address, 21))
+            await rig.settled(job, "delivered", seconds=400.0)
 
     play(main())
 

@@ -118,8 +118,8 @@ PLANTS: Final = (
     Plant(
         "one-rail-down-hides-the-others",
         f"{SELLER}/settling.py",
-        "                trouble = trouble or error\n",
-        "                raise error\n",
+        "        except TradeskillError as error:\n            return error\n",
+        "        except TradeskillError:\n            raise\n",
         ("tests/test_flow_rails.py::test_one_rail_down_hides_no_payment_on_the_other",),
     ),
     Plant(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from functools import partial
+from typing import Final
 
 from tradeskill.allocation import allocate
-from tradeskill.errors import NotFoundError, PluginError, RefusedError, StateError, TradeskillError, UsageError
+from tradeskill.errors import NotFoundError, PluginError, RefusedError, StateError, TradeskillError, UnavailableError, UsageError
 from tradeskill.journal import Fulfilment, Transaction, selling
 from tradeskill.model import Invoice, Payment, PaymentStatus
 from tradeskill.money import Amount
@@ -15,6 +18,9 @@ from tradeskill.seller.shop import GRACE_MS, LATE_WATCH_MS, Shop, fail, payment_
 __all__ = ["Settling"]
 
 Look = tuple[Invoice, PaymentStatus]
+Answer = PaymentStatus | TradeskillError
+TOGETHER_SECONDS: Final = 3.0  # for all rails of a job to answer; then what has come counts before the rest does
+SLOW_SECONDS: Final = 30.0  # more than a request to a node or a mint may take
 
 
 class Settling:
@@ -24,28 +30,61 @@ class Settling:
     async def settle(self, job_id: str, *, closing: bool = False) -> Fulfilment:
         """Look for money on every invoice of the job and allocate what is final. Repeatable; the only place a job becomes paid.
 
-        A rail in trouble does not keep the others from being looked at; its error is raised while the job is still unpaid.
+        A rail that is in trouble, or slow, does not keep the others from counting; its error is raised while the job is still unpaid.
         """
-        row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))
-        looks: list[Look] = []
+        row = self._shop.row(job_id)
+        invoices = [each.invoice for each in self._shop.journal.read(lambda c: selling.invoices_of(c, job_id))]
         trouble: TradeskillError | None = None
-        for invoice in self._shop.journal.read(lambda c: selling.invoices_of(c, job_id)):
-            try:
-                looks.append((invoice.invoice, await self._look(row, invoice.invoice)))
-            except TradeskillError as error:
-                trouble = trouble or error
-        self._shop.world.crash("before", "seller.confirmed")
-        row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))
-        if looks and self._worth_writing(row, looks, closing):
-            self._shop.world.crash("after", "seller.confirmed")
-            with self._shop.world.step("seller.paid-committed"):
-                now, sure = self._shop.world.now_ms(), trouble is None
-                await self._shop.journal.write(partial(self._allocate, job_id=job_id, looks=looks, sure=sure, closing=closing, now=now))
-            self._shop.wake()
-            row = self._shop.journal.read(lambda c: selling.fulfilment(c, job_id))
+        async with aclosing(self._answers(row, invoices)) as rounds:
+            async for answers in rounds:
+                looks = [(invoice, answer) for invoice, answer in answers if isinstance(answer, PaymentStatus)]
+                trouble = next((answer for _, answer in answers if isinstance(answer, TradeskillError)), None)
+                row = await self._count(job_id, looks, sure=len(looks) == len(invoices), closing=closing)
         if trouble is not None and row.state == "quoted":
             raise trouble
         return row
+
+    async def _answers(self, row: Fulfilment, invoices: Sequence[Invoice]) -> AsyncGenerator[list[tuple[Invoice, Answer]], None]:
+        """What the rails say. Where one takes long, first what the others say, and then it is waited for: without end only where the buyer says it paid by it.
+
+        A look that is broken off is repeated with the next one; it is journalled like everything that takes money.
+        """
+        if len(invoices) < 2:
+            yield [(invoice, await self._answer(row, invoice)) for invoice in invoices]
+            return
+        asked = [asyncio.create_task(self._answer(row, invoice)) for invoice in invoices]
+        try:
+            done, left = await asyncio.wait(asked, timeout=TOGETHER_SECONDS)
+            if done and left:
+                yield [(invoice, task.result()) for invoice, task in zip(invoices, asked, strict=True) if task.done()]
+            claimed = [task for invoice, task in zip(invoices, asked, strict=True) if task in left and invoice.rail == row.claim_rail]
+            if claimed:
+                await asyncio.wait(claimed)
+            elif left:
+                await asyncio.wait(left, timeout=SLOW_SECONDS)
+            yield [(invoice, task.result() if task.done() else _overdue(invoice)) for invoice, task in zip(invoices, asked, strict=True)]
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+
+    async def _answer(self, row: Fulfilment, invoice: Invoice) -> Answer:
+        try:
+            return await self._look(row, invoice)
+        except TradeskillError as error:
+            return error
+
+    async def _count(self, job_id: str, looks: Sequence[Look], *, sure: bool, closing: bool) -> Fulfilment:
+        self._shop.world.crash("before", "seller.confirmed")
+        row = self._shop.row(job_id)
+        if not looks or not self._worth_writing(row, looks, closing):
+            return row
+        self._shop.world.crash("after", "seller.confirmed")
+        with self._shop.world.step("seller.paid-committed"):
+            now = self._shop.world.now_ms()
+            await self._shop.journal.write(partial(self._allocate, job_id=job_id, looks=looks, sure=sure, closing=closing, now=now))
+        self._shop.wake()
+        return self._shop.row(job_id)
 
     async def _look(self, row: Fulfilment, invoice: Invoice) -> PaymentStatus:
         wallet = self._shop.wallet(invoice.rail)
@@ -139,6 +178,10 @@ class Settling:
                 selling.move_payment(tx, row, "hold", now, note=why[:200])
 
         await self._shop.journal.write(park)
+
+
+def _overdue(invoice: Invoice) -> UnavailableError:
+    return UnavailableError(f"the rail {invoice.rail} does not say what came for invoice {invoice.invoice_id:.80}: it is asked again")
 
 
 def _validated(status: PaymentStatus, invoice: Invoice) -> PaymentStatus:
