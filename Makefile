@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make demo        one agent hires another, offline, on an embedded network"
-	@echo "make test        the whole test suite; ARGS='tests/test_docs.py -q' for a part of it"
+	@echo "make test        the whole test suite, in two processes; ARGS='tests/test_docs.py -q' for a part, WORKERS=0 for one process"
 	@echo "make lint        ruff and the import contracts"
 	@echo "make types       mypy --strict"
 	@echo "make coverage    every branch of money, state and signatures is taken by a test, or it fails"
@@ -47,11 +47,12 @@ $(VENV)-mint/.mint-$(MINT):
 	$(VENV)-mint/bin/python -m pip install --quiet --disable-pip-version-check 'cashu==$(MINT)' 'marshmallow<4' 'limits<5'
 	@touch $@
 
+WORKERS ?= 2
 demo: setup
 	$(BIN)/tradeskill demo
 
 test: $(VENV)/.dev $(VENV)-postgres/.server-$(PGSERVER) $(VENV)-mint/.mint-$(MINT)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -299,7 +299,7 @@ def _invoices() -> list[Case]:
     return [
         Case("a cheap invoice, then a dear one, at a price", listed(cheap, dear, price=fixed), says="the offer's price is"),
         Case("a cheap invoice, then a dear one, by quote", listed(cheap, dear), pays=DUE, ends="received"),
-        Case("a dear invoice, then a cheap one, by quote", listed(dear, cheap), says="cap per payment"),
+        Case("a dear invoice, then a cheap one, by quote", listed(dear, cheap), pays=DUE, ends="received"),
         Case("a cheap invoice on a rail that is not here, then a dear one", listed(far, dear), says="cap per payment"),
         Case("a dear invoice on a rail that is not here, then one that is payable", listed({**far, "amount": "99999"}, cheap), pays=DUE, ends="received"),
         Case("the same rail twice", listed(cheap, cheap), pays=DUE, ends="received"),

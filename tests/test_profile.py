@@ -173,8 +173,8 @@ def test_two_wallets_of_one_rail_are_refused(tmp_path: Path) -> None:
         asyncio.run(open_wallets())
 
 
-@pytest.mark.parametrize(("network", "total"), [("dev", None), ("test", Amount(0, "raw"))])
-def test_on_real_networks_nothing_may_be_spent_until_a_cap_is_written(tmp_path: Path, network: Any, total: Amount | None) -> None:
+@pytest.mark.parametrize(("network", "total"), [("dev", ()), ("test", (Amount(0, "raw"),))])
+def test_on_real_networks_nothing_may_be_spent_until_a_cap_is_written(tmp_path: Path, network: Any, total: tuple[Amount, ...]) -> None:
     create_profile(tmp_path / "home", config(tmp_path, network=network), network, "pw", World())
     assert opened(tmp_path / "home").caps.in_total == total
 

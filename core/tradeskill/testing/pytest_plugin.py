@@ -138,15 +138,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: object) -> Generator[None
             outcome = {"status": "skipped", "reason": _skipped_for(report) or "its test was skipped, so nothing is known"}
         else:
             outcome = {"status": "off", "reason": reason} if reason else {"status": "passed", "reason": ""}
-        report.tradeskill_clause = [_class_id(item), found.number, outcome]  # type: ignore[attr-defined]  # plain, so that it travels between processes
+        report.tradeskill_clause = [_class_id(item), found.number, found.sentence, outcome]  # type: ignore[attr-defined]  # plain, so that it travels between processes
     return report
 
 
 def pytest_runtest_logreport(report: Any) -> None:
     found = getattr(report, "tradeskill_clause", None)
     if found is not None and _config is not None:
-        kind, number, outcome = found
-        entry = _config.stash[RESULTS].setdefault(kind, {}).setdefault(number, {"status": "not run", "sentence": "", "reason": ""})
+        kind, number, sentence, outcome = found
+        entry = _config.stash[RESULTS].setdefault(kind, {}).setdefault(number, {"status": "not run", "sentence": sentence, "reason": ""})
         if entry["status"] == "not run" or RANK.index(outcome["status"]) > RANK.index(entry["status"]):
             entry.update(outcome)
 

@@ -150,9 +150,10 @@ def _check_most(purchase: Purchase, most: Sequence[Amount]) -> None:
     if purchase.state not in UNPAID or purchase.amount is None or purchase.unit is None:
         return
     asked = Amount(int(purchase.amount), purchase.unit)
-    own, least = in_unit(purchase.caps, asked.unit), in_unit(most, asked.unit)
-    if own is not None and least is not None and own.value <= least.value:
+    allowed = [in_unit(most, own.unit) for own in purchase.caps]
+    if allowed and all(cap is not None and own.value <= cap.value for own, cap in zip(purchase.caps, allowed, strict=True)):
         return  # the purchase has that maximum or a lower one, and the policy judges by it
+    least = in_unit(most, asked.unit)
     if least is None or asked.value > least.value:
         words = f"--max of this call is {format_amounts(most)}, the quote of purchase {purchase.purchase_id} asks {asked}; nothing was paid"
         raise PolicyError(words, rule="max", money=money_of(purchase.state), next="hire with a higher max, if the owner wants it at that price")
