@@ -62,11 +62,11 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 # money, state and signatures: every branch is taken by a test
-COVERED := $(addprefix tradeskill.,money signing lifecycle allocation policy agreement journal) \
+COVERED := $(addprefix tradeskill.,money signing lifecycle allocation policy agreement choosing journal) \
   $(addprefix tradeskill_plugins.,market.book market.offers market.entries market.signed relay.signed_http relay.rawjson relay.packing) \
   $(addprefix tradeskill_plugins.cashu.nuts.,curve keysets derivation secrets tokens payment_requests requests answers reading cbor armour mint_url)
 COVERING := money signing lifecycle protocol_vectors agreement allocation policy policy_rules policy_windows policy_model policy_owner policy_by_hand \
-  spendlog spendlog_files receipts journal_blobs journal_buying journal_database journal_selling journal_troubles flows \
+  spendlog spendlog_files receipts journal_blobs journal_buying journal_database journal_selling journal_troubles flows flow_rails \
   market_contract market_embedded market_book relay_signed_http relay_rawjson relay_packing \
   $(addprefix cashu_nuts_,curve keysets secrets tokens payment_requests requests)
 coverage: $(VENV)/.dev

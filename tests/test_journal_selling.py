@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import pytest
 
 from tradeskill.allocation import Allocation, Part
-from tradeskill.errors import IllegalStepError, NotFoundError, StaleFenceError, StateError
+from tradeskill.errors import IllegalStepError, NotFoundError, PluginError, StaleFenceError, StateError
 from tradeskill.journal import Database, Fulfilment, PaymentRow, selling
 from tradeskill.lifecycle import FULFILMENT, PAYMENT
 from tradeskill.model import Invoice, Payment
@@ -217,6 +218,15 @@ def test_an_invoice_comes_back_as_it_was_and_is_stored_once(tx: sqlite3.Connecti
     assert (row.invoice, row.watch_until) == (INVOICE, 900)
     assert selling.find_invoice(tx, "inv-1") == row
     assert selling.find_invoice(tx, "inv-2") is None
+
+
+@pytest.mark.parametrize("changes", [{"job_id": "job2"}, {"rail": "other"}, {"amount": Amount(999, "raw")}, {"address": "addr-2"}])
+def test_an_invoice_that_was_given_out_before_for_something_else_is_refused(tx: sqlite3.Connection, changes: dict[str, Any]) -> None:
+    add(tx)
+    selling.add_invoice(tx, INVOICE, 900)
+    with pytest.raises(PluginError, match="gave out invoice inv-1 twice: on the rail fake for job job"):
+        selling.add_invoice(tx, replace(INVOICE, **changes), 900)
+    assert [row.invoice for row in selling.invoices_of(tx, "job")] == [INVOICE]
 
 
 def test_invoices_are_due_longest_overdue_first_and_later_when_told_so(tx: sqlite3.Connection) -> None:

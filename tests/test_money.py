@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradeskill.errors import AmountError
-from tradeskill.money import MAX_RAW, UNITS, Amount, format_amount, parse_amount, parse_raw, total
+from tradeskill.money import MAX_RAW, UNITS, Amount, format_amount, format_amounts, in_unit, parse_amount, parse_amounts, parse_raw, total
 
 values = st.integers(0, MAX_RAW) | st.integers(0, 60).map(lambda n: 10**n % (MAX_RAW + 1)) | st.sampled_from([0, 1, MAX_RAW, MAX_RAW - 1])
 kept_units = st.sampled_from(sorted({base for base, _ in UNITS.values()}))
@@ -131,6 +131,20 @@ def test_amounts_of_different_units_are_different_and_have_no_order() -> None:
     assert Amount(5, "raw") != Amount(5, "sat")
     with pytest.raises(TypeError):
         Amount(5, "raw") < Amount(6, "raw")  # type: ignore[operator]  # noqa: B015 - what the test is about
+
+
+@given(st.lists(st.builds(Amount, values, kept_units), min_size=1, max_size=3, unique_by=lambda amount: amount.unit))
+def test_amounts_in_several_units_are_read_as_they_are_written(amounts: list[Amount]) -> None:
+    assert parse_amounts(format_amounts(amounts)) == tuple(amounts)
+    for amount in amounts:
+        assert in_unit(amounts, amount.unit) == amount
+    assert in_unit(amounts, "XNO") is None
+
+
+@pytest.mark.parametrize("text", ["1 XNO or 5 raw", "1 sat or 1 sat", "1 sat or", "1 sat or ", " or 1 sat", "1 sat, 1 XNO", "1 sat OR 1 XNO", "", 5, None])
+def test_amounts_that_are_no_list_or_name_a_unit_twice_are_refused(text: object) -> None:
+    with pytest.raises(AmountError):
+        parse_amounts(text)
 
 
 @given(st.lists(st.integers(0, 2**120), max_size=50))

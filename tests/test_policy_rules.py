@@ -69,7 +69,7 @@ def test_the_example_of_the_page_is_a_policy() -> None:
     page = (Path(__file__).parent.parent / "docs" / "policy.md").read_text("utf-8")
     example = page.partition("```yaml\n")[2].partition("```")[0]
     found = read_policy(parse_yaml(example, "docs/policy.md"), PLACE)
-    assert refused(judge(found, wish(2 * 10**28, tags=("web",)), Spent())) == ("caps.payment", 10**28)
+    assert refused(judge(found, wish(2 * 10**28, tags=("web",), rail="nano"), Spent())) == ("caps.payment", 10**28)
 
 
 # the judgement
@@ -192,6 +192,11 @@ def test_what_is_refused_is_not_asked_for() -> None:
         ({"ask_above": ["1 raw"]}, {"ask_above": ["2 raw"]}, ("ask_above",)),
         ({"ask_above": ["1 raw"]}, {"ask_above": ["1 raw", "1 sat"]}, ("ask_above",)),
         ({"ask_above": ["1 raw", "1 sat"]}, {"ask_above": ["1 raw"]}, ()),
+        ({}, {"rails": ["nano"]}, ()),
+        ({"rails": ["nano", "cashu"]}, {"rails": ["cashu"]}, ()),
+        ({"rails": ["nano", "cashu"]}, {"rails": ["cashu", "nano"]}, ()),
+        ({"rails": ["nano"]}, {"rails": ["nano", "cashu"]}, ("rails",)),
+        ({"rails": ["nano"]}, {}, ("rails",)),
         ({}, {"signed_quotes": False}, ("signed_quotes",)),
         ({"signed_quotes": False}, {}, ()),
         ({"expires_at": "2027-01-01T00:00:00Z"}, {}, ("expires_at",)),
@@ -203,6 +208,15 @@ def test_what_is_refused_is_not_asked_for() -> None:
 )
 def test_what_loosens_a_policy_is_named(old: dict[str, Any], new: dict[str, Any], keys: tuple[str, ...]) -> None:
     assert loosened(policy(**old), policy(**new)) == keys
+
+
+def test_money_leaves_by_the_rails_that_are_named_and_by_no_other() -> None:
+    rule = policy(rails=["nano", "cashu"])
+    assert judge(rule, wish(rail="cashu"), Spent()) == Allowed()
+    assert judge(rule, wish(rail="bank", kind="send"), Spent()) == Refused("rails", "money may leave by nano and cashu only, not by bank")
+    assert refused(judge(rule, wish(), Spent())) == ("rails", None)  # a spend that says no rail
+    assert judge(rule, Intended("", Amount(10, "raw")), Spent()) == Allowed()  # only asked, before there is a quote
+    assert judge(policy(), wish(rail="bank"), Spent()) == Allowed()
 
 
 AMOUNTS = st.integers(0, 6)
@@ -222,6 +236,7 @@ CONTENT = st.fixed_dictionaries(
         "deny": LISTS,
         "ask_above": st.lists(SINGLE, max_size=2, unique_by=lambda text: text.split(" ")[1]),
         "signed_quotes": st.booleans(),
+        "rails": st.lists(st.sampled_from(["nano", "cashu", "bank"]), unique=True, min_size=1, max_size=3),
         "expires_at": st.sampled_from(["1970-01-01T00:00:01Z", "1970-01-01T00:00:02Z"]),
         "frozen": st.booleans(),
     },
@@ -235,6 +250,7 @@ WISHES = st.builds(
     offer=st.sampled_from(["o", "x"]),
     tags=st.sampled_from([(), ("t",), ("t", "x")]),
     markets=st.just(("m",)),
+    rail=st.sampled_from(["", "nano", "cashu"]),
     kind=st.sampled_from(["purchase", "send"]),
     signed=st.booleans(),
 )

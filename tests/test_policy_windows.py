@@ -57,6 +57,13 @@ def reserve(tx: sqlite3.Connection, guard: Guard, name: str, value: int = 10, no
     policy.reserve(tx, wish(name, value, **more), guard, (), now)
 
 
+def test_the_rails_in_their_order_are_those_of_the_policy_that_is_obeyed(tx: sqlite3.Connection) -> None:
+    assert policy.rails(tx, Guard()) is None
+    assert policy.rails(tx, Guard(file=file_of(rails=["nano"]))) is None  # never confirmed
+    assert policy.rails(tx, confirmed(tx)) is None
+    assert policy.rails(tx, confirmed(tx, rails=["cashu", "nano"])) == ("cashu", "nano")
+
+
 def test_a_window_slides_and_its_edge_is_exact(tx: sqlite3.Connection) -> None:
     guard = confirmed(tx, caps={"hour": ["10 raw"]})
     reserve(tx, guard, "a")

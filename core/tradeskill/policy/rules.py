@@ -205,7 +205,7 @@ class Intended:
     offer: str = ""
     tags: tuple[str, ...] = ()
     markets: tuple[str, ...] = ()
-    rail: str = ""  # "": not known yet, as before a quote
+    rail: str = ""  # "": not known yet, as before a quote; nothing is reserved for it under `rails`
     kind: Literal["purchase", "send", "sweep", "refund"] = "purchase"
     job: str = ""
     signed: bool = True
@@ -266,8 +266,8 @@ def _stopped(policy: Policy, spent: Spent) -> Refused | None:
 def _listed(policy: Policy, wish: Intended) -> Refused | None:
     if wish.kind == "purchase" and policy.signed_quotes and not wish.signed:
         return Refused("signed_quotes", "the quote is not signed by its seller")
-    if policy.rails is not None and wish.rail and wish.rail not in policy.rails:
-        return Refused("rails", f"money may leave by {' and '.join(policy.rails)} only, not by {wish.rail}")
+    if policy.rails is not None and wish.rail not in policy.rails and (wish.rail or wish.spend_id):
+        return Refused("rails", f"money may leave by {' and '.join(policy.rails)} only, not by {wish.rail or 'a rail that is not named'}")
     values: dict[str, tuple[str, ...]] = {"sellers": (wish.seller,), "offers": (wish.offer,), "tags": wish.tags, "markets": wish.markets}
     for name, found in values.items():
         for value in found:
