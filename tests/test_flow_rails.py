@@ -276,6 +276,17 @@ def test_where_no_rail_can_pay_the_reason_is_the_wallets() -> None:
     play(main())
 
 
+def test_a_quote_for_other_rails_than_ours_is_refused_by_their_names() -> None:
+    async def main() -> None:
+        rig = Rails(prices=(PRICE,))
+        async with rig.selling():
+            purchase = await rig.hire(await rig.hiring(("coin",)))
+            assert (purchase.state, purchase.error_code) == ("abandoned", "refused")
+            assert (purchase.error_message or "").endswith("payable by fake, this profile has coin")
+
+    play(main())
+
+
 def test_one_malformed_invoice_of_several_and_nothing_is_paid() -> None:
     async def main() -> None:
         rig = Rails()
