@@ -14,6 +14,9 @@ from tests.cli_stage import PASSWORD, PATIENCE, Home, Stage, shout, staged
 from tests.mint import Mint
 from tradeskill.profile import create_profile
 from tradeskill.world import World
+from tradeskill_plugins.relay.server.aside import relay_aside
+from tradeskill_plugins.relay.server.door import DoorSettings
+from tradeskill_plugins.relay.server.serving import RelaySettings
 
 PRICES = ["0.001 XNO", "200 sat"]
 LOUD = {**shout("loud"), "price": PRICES}
@@ -29,20 +32,19 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 class Town:
     """Profiles with wallets of these rails, on one market."""
 
-    def __init__(self, stage: Stage, mint: Mint) -> None:
-        self.stage = stage
+    def __init__(self, stage: Stage, mint: Mint, market: dict[str, str] | None = None) -> None:
+        self.stage, self.market = stage, market or {"plugin": "embedded", "path": str(stage.folder / "market.db")}
         self.wallets = {"nano": {"plugin": "nano", "rpc": [stage.rpc], "ws": stage.ws}, "cashu": {"plugin": "cashu", "mints": [mint.url]}}
 
     def home(self, name: str, rails: Sequence[str]) -> Home:
         home = self.stage.home(name)
-        market = {"plugin": "embedded", "path": str(self.stage.folder / "market.db")}
-        create_profile(home.path, {"network": "dev", "market": market, "wallets": [self.wallets[rail] for rail in rails]}, "dev", PASSWORD, World())
+        create_profile(home.path, {"network": "dev", "market": self.market, "wallets": [self.wallets[rail] for rail in rails]}, "dev", PASSWORD, World())
         return home
 
     def funded(self, name: str, rails: Sequence[str]) -> Home:
         home = self.home(name, rails)
         if "nano" in rails:
-            home.run("devnet", "fund", home.json("wallet", "address")["address"], "1 XNO", "--rpc", self.stage.rpc).ok()
+            home.run("devnet", "fund", home.json("wallet", "address", "--rail", "nano")["address"], "1 XNO", "--rpc", self.stage.rpc).ok()
             home.json("wallet", "receive")
         if "cashu" in rails:
             home.json("cashu", "mint", "2000")
@@ -93,6 +95,17 @@ def _come_back(home: Home, funds: int) -> None:
         time.sleep(0.1)
     assert view["rail"] == "cashu"
     assert 0 < before - int(home.json("cashu", "balance")["available"].split()[0]) < 20 < funds  # the mint's fees
+
+
+def test_over_a_relay_too_each_rail_is_quoted_and_a_token_travels_with_its_claim(stage: Stage, mint: Mint) -> None:
+    settings = RelaySettings(str(stage.folder / "relay.db"), DoorSettings(port=0), per_ip=None, per_key=None, strict=None)
+    with relay_aside(settings, World()) as url:
+        town = Town(stage, mint, {"plugin": "relay", "url": url})
+        seller, buyer = town.funded("far seller", ["nano", "cashu"]), town.funded("far buyer", ["cashu", "nano"])
+        with seller.selling(stage.config("far", [LOUD])):
+            by_token, by_block = hired(buyer, "loud"), hired(buyer, "loud", "--label", "xno", "--max", "0.001 XNO")
+        for view, rail in ((by_token, "cashu"), (by_block, "nano")):
+            assert (view["state"], view["rail"], view["receipt"]) == ("received", rail, "verified")
 
 
 def test_a_spend_by_hand_leaves_only_by_the_rails_of_the_policy(town: Town) -> None:
