@@ -195,6 +195,7 @@ CONFIG = ("config.yaml", tarfile.REGTYPE, b"network: dev\n")
         (packed(CONFIG)[:-20], InputError),
         (None, NotFoundError),
     ],
+    ids=["empty", "no archive", "no config", "outside", "absolute", "symlink", "hardlink", "doubled", "cut", "absent"],
 )
 def test_a_damaged_or_hostile_backup_restores_nothing(tmp_path: Path, content: bytes | None, kind: type[TradeskillError]) -> None:
     if content is not None:
