@@ -17,6 +17,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,9 @@ def test_where_a_relay_cannot_be_served_its_tests_say_what_to_install(monkeypatc
 def test_ctrl_c_ends_the_mint_too_and_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tradeskill", "plugins", "check", "cashu"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # who runs the tests in the background may have it ignored
+    with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, preexec_fn=heard, **pipes) as process:
         try:
             deadline = time.monotonic() + PATIENCE
             while not (logs := list(tmp_path.glob("mint-*/mint.log"))) or b"running on" not in logs[0].read_bytes():
