@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, TypeVar
 
 import pytest
 
 from tradeskill.contracts import Wallet
-from tradeskill.model import Invoice, Payment, PaymentStatus
+from tradeskill.model import Invoice, Payment, PaymentStatus, Proof
 from tradeskill.money import Amount
 
 __all__ = ["HOUR", "LEDGER_FAULTS", "PRICE", "WALLET_LACKS", "LedgerFault", "WalletBench", "WalletSteps"]
 
+A = TypeVar("A", PaymentStatus, Proof)
 HOUR: Final = 3_600_000
+TRIES, BREATH = 100, 0.05  # how often, and after how many seconds, what is unknown is asked for again
 PRICE: Final = 1_000
 
 # What a rail or its bench may lack -> what is then not tried.
@@ -126,6 +128,15 @@ class WalletSteps:
         status = await self._paid_by_stranger(bench, seller, invoice, PRICE)
         assert status.state == "paid"
         return seller, refund_to, status.payments[0], invoice
+
+    async def _until_known(self, ask: Callable[[], Awaitable[A]]) -> A:
+        """The answer, asked for again while it is unknown: what was broken off may be under way at the other side for a moment."""
+        for _ in range(TRIES):
+            answer = await ask()
+            if answer.state != "unknown":
+                return answer
+            await asyncio.sleep(BREATH)
+        return answer
 
     async def _collect(self, bench: WalletBench, wallet: Wallet) -> None:
         """Until there is nothing left to collect; a transfer between own places becomes final in between."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Final
 
 from tradeskill.contracts import Wallet
@@ -38,9 +39,9 @@ class WalletFaultClauses(WalletSteps):
                 await interrupted(buyer.pay(invoice, f"key-{turns}"), turns)
                 await buyer.close()
                 buyer = await bench.open("buyer")
-                await buyer.pay(invoice, f"key-{turns}")
+                await self._until_known(partial(buyer.pay, invoice, f"key-{turns}"))
                 await bench.settle_ledger()
-                status = await seller.settle(invoice, await bench.proof(buyer, f"key-{turns}"))
+                status = await self._until_known(partial(seller.settle, invoice, await bench.proof(buyer, f"key-{turns}")))
                 assert (status.state, status.surplus, self._sum(status)) == ("paid", 0, PRICE), f"interrupted after {turns} turns"
             balance = await buyer.balance()
             assert balance.available.value + balance.incoming.value == PRICE * len(TURNS)
@@ -58,7 +59,7 @@ class WalletFaultClauses(WalletSteps):
                 await interrupted(seller.settle(invoice, proof), turns)
                 await seller.close()
                 seller = await bench.open("seller")
-                status = await seller.settle(invoice, proof)
+                status = await self._until_known(partial(seller.settle, invoice, proof))
                 assert (status.state, status.surplus, len(status.payments)) == ("paid", 0, 1), f"interrupted after {turns} turns"
             await self._collect(bench, seller)
             assert (await seller.balance()).available.value == PRICE * len(TURNS)
@@ -75,7 +76,7 @@ class WalletFaultClauses(WalletSteps):
                 await interrupted(seller.refund(payment, invoice, to, Amount(part, seller.unit), f"key-{each}"), each)
                 await seller.close()
                 seller = await bench.open("seller")
-                await seller.refund(payment, invoice, to, Amount(part, seller.unit), f"key-{each}")
+                await self._until_known(partial(seller.refund, payment, invoice, to, Amount(part, seller.unit), f"key-{each}"))
                 await bench.settle_ledger()
             assert await bench.received(buyer) == part * len(turns)
 
