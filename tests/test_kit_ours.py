@@ -39,7 +39,7 @@ from tradeskill_plugins.container.own_image import own_image
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 400.0  # seconds; a bound for a machine that is busy
-AT_ONCE = 3  # each of them waits most of its time, for a disk, an engine or a mint
+AT_ONCE = 2  # checks; as many as the least machine has processors
 LONGEST_FIRST = ("container", "relay", "nano", "cashu", "bubblewrap", "embedded", "process")
 CONTRACTS = {"wallet": WalletContract, "market": MarketContract, "backend": BackendContract}
 
