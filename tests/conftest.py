@@ -1,7 +1,8 @@
-"""What several test modules share, for the whole session: one stage of real processes, one PostgreSQL server, one Cashu mint, one container engine."""
+"""What several test modules share: for the whole session one stage of real processes, one PostgreSQL server, one mint, one container engine; a journal."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,18 @@ from tests.mint import missing as mint_missing
 from tests.podman import Engine, engine
 from tests.podman import missing as engine_missing
 from tests.postgres import PostgresServer, missing, served
+from tradeskill.journal import Database
+from tradeskill.world import World
+
+
+@pytest.fixture
+def tx() -> Iterator[sqlite3.Connection]:
+    """A new journal in memory, inside one transaction."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    Database(lambda: connection, World(), "dev")
+    connection.execute("BEGIN IMMEDIATE")
+    yield connection
+    connection.close()
 
 
 @pytest.fixture(scope="session")

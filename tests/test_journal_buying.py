@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from itertools import product
 
 import pytest
 
 from tradeskill.errors import IllegalStepError, NotFoundError, StaleFenceError, UntrustedError
-from tradeskill.journal import Database, Purchase, buying
+from tradeskill.journal import Purchase, buying
 from tradeskill.lifecycle import PURCHASE
-from tradeskill.world import World
-
-
-@pytest.fixture
-def tx() -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    Database(lambda: connection, World(), "dev")
-    connection.execute("BEGIN IMMEDIATE")
-    yield connection
-    connection.close()
 
 
 def add(tx: sqlite3.Connection, name: str = "p", intent: str = "") -> Purchase:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -12,22 +11,12 @@ import pytest
 
 from tradeskill.allocation import Allocation, Part
 from tradeskill.errors import IllegalStepError, NotFoundError, PluginError, StaleFenceError, StateError
-from tradeskill.journal import Database, Fulfilment, PaymentRow, selling
+from tradeskill.journal import Fulfilment, PaymentRow, selling
 from tradeskill.lifecycle import FULFILMENT, PAYMENT
 from tradeskill.model import Invoice, Payment
 from tradeskill.money import Amount
-from tradeskill.world import World
 
 INVOICE = Invoice("fake", "dev", "inv-1", "job", "addr-1", Amount(1000, "raw"), expires_at=500, details={"lock": "key"})
-
-
-@pytest.fixture
-def tx() -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    Database(lambda: connection, World(), "dev")
-    connection.execute("BEGIN IMMEDIATE")
-    yield connection
-    connection.close()
 
 
 def add(tx: sqlite3.Connection, job_id: str = "job", buyer: str = "buyer", hold_until: int = 100) -> None:

@@ -9,23 +9,18 @@ import pytest
 
 from tradeskill import policy
 from tradeskill.errors import PolicyError, StateError
-from tradeskill.journal import Database, spending, spendlog
+from tradeskill.journal import spending, spendlog
 from tradeskill.money import MAX_RAW, Amount
 from tradeskill.policy import Caps, Guard, Intended
-from tradeskill.world import World
 
 NONE = Caps()
 
 
 @pytest.fixture
-def tx() -> Iterator[sqlite3.Connection]:
-    """A journal inside one transaction, as the policy sees it."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    Database(lambda: connection, World(), "dev")
-    connection.execute("BEGIN IMMEDIATE")
-    yield connection
-    assert [*spendlog.differences(connection, spendlog.replay(spendlog.entries(connection)))] == []
-    connection.close()
+def tx(tx: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Afterwards the spend log tells all that happened."""
+    yield tx
+    assert [*spendlog.differences(tx, spendlog.replay(spendlog.entries(tx)))] == []
 
 
 def raw(value: int) -> Amount:

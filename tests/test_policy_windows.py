@@ -31,13 +31,10 @@ SEAL = {"serial": 3, "passes": 1, "memory_kib": 1024, "lanes": 1, "salt": "00" *
 
 
 @pytest.fixture
-def tx() -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    Database(lambda: connection, World(), "dev")
-    connection.execute("BEGIN IMMEDIATE")
-    yield connection
-    assert [*spendlog.differences(connection, spendlog.replay(spendlog.entries(connection)))] == []
-    connection.close()
+def tx(tx: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Afterwards the spend log tells all that happened."""
+    yield tx
+    assert [*spendlog.differences(tx, spendlog.replay(spendlog.entries(tx)))] == []
 
 
 def file_of(**content: Any) -> PolicyFile:

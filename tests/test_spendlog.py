@@ -27,15 +27,6 @@ from tradeskill.world import World
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture
-def tx() -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    Database(lambda: connection, World(), "dev")
-    connection.execute("BEGIN IMMEDIATE")
-    yield connection
-    connection.close()
-
-
 def reserve(tx: sqlite3.Connection, name: str, value: int = 10, now: int = 1, guard: Guard | None = None) -> None:
     policy.reserve(tx, Intended(name, Amount(value, "raw"), seller="s", offer="o"), guard or Guard(), (), now)
 
