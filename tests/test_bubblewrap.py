@@ -1,6 +1,7 @@
 """The bubblewrap backend shows a job what it promises and no more, and never runs one with less.
 
-Its contract is kept by `tradeskill plugins check bubblewrap` (tests/test_kit_ours.py).
+Its contract is kept by `tradeskill plugins check bubblewrap` (tests/test_kit_ours.py). Past 400 lines because
+it is one catalogue: what a job is given, what it may take, what it leaves.
 """
 
 # ruff: noqa: ASYNC240  # a look at a folder between two steps of a test blocks nobody
@@ -8,6 +9,7 @@ Its contract is kept by `tradeskill plugins check bubblewrap` (tests/test_kit_ou
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import dataclasses
 import io
 import json
@@ -254,6 +256,35 @@ def test_when_the_supervisor_is_killed_the_job_dies_is_lost_and_leaves_nothing(t
         assert not any(group.exists() for group in groups)
 
     drive(tmp_path, scenario)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may trace whom it likes")
+def test_a_job_is_not_lost_before_the_last_of_its_processes_is_gone(tmp_path: Path) -> None:
+    """A traced process is there until its tracer has looked, and the first of its namespace until then on its way out."""
+    ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+    seize = 0x4206
+
+    async def scenario(backend: BubblewrapBackend) -> None:
+        await backend.start("x", shell(f"sleep {NAP} & wait"), LIMITS)
+        supervisor = json.loads((tmp_path / "executions" / "x" / "supervisor.json").read_text())["pid"]
+        async with asyncio.timeout(20):
+            while not (found := sleepers()):
+                await World().sleep(0.01)
+        assert ptrace(seize, ctypes.c_long(int(found[0])), None, None) == 0, os.strerror(ctypes.get_errno())
+        os.kill(supervisor, signal.SIGKILL)
+        try:
+            status = await backend.wait("x", 30)
+        finally:
+            death = _reaped(int(found[0]))
+        assert (status.state, status.detail) == ("running", "its supervisor died, and processes it started do not yet")
+        assert os.WTERMSIG(death) == signal.SIGKILL
+        assert (await backend.wait("x", 30)).state == "lost"
+
+    drive(tmp_path, scenario)
+
+
+def _reaped(traced: int) -> int:
+    return os.waitpid(traced, 0x40000000)[1]  # __WALL
 
 
 def sleepers() -> list[str]:

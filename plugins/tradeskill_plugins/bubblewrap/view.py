@@ -64,6 +64,10 @@ class View:
         """Of an execution on this machine, for what is not kept in its folder."""
         return hashlib.sha256(os.fsencode(self.home / execution_id)).hexdigest()[:32]
 
+    @property
+    def outermost(self) -> str:
+        return "bwrap"  # the first process in the sandbox too, until the kernel has ended all others in there
+
     def mark(self, execution_id: str) -> str:
         return f"EXECUTION={self.name(execution_id)}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ __all__ = ["GRACE", "SCRATCH", "Executions", "Inside", "Supervisor", "own_files"
 GRACE: Final = 1.0  # seconds between SIGTERM and SIGKILL
 SCRATCH: Final = 256 * 2**20
 _LAUNCH_SECONDS: Final = 30.0
+_DYING_MS: Final = 10
+_PF_EXITING: Final = 0x4  # linux/sched.h
 _LEFTOVER_MS: Final = 3_600_000
 _SUPERVISORS: Final = str(Path(supervisor.__file__).parent)
 _LAUNCHER: Final = "import sys; sys.path += sys.argv[3:]; import supervisor; sys.exit(supervisor.main(*filter(None, sys.argv[1:3])))"
@@ -39,6 +42,10 @@ class Inside(Protocol):
 
     def plan(self, execution_id: str, task: Task, limits: Limits) -> Mapping[str, object]:
         """What that class is to do, as JSON; written into `task.json` over what stands there."""
+
+    @property
+    def outermost(self) -> str:
+        """What the program of its outermost processes is called. Once they are gone, not only on their way out, all inside is dead."""
 
     def mark(self, execution_id: str) -> str:
         """NAME=VALUE in the environment of the outermost processes of this execution, and of no other."""
@@ -193,8 +200,11 @@ class Executions:
         ended = self._ended(execution_id)  # it may have ended between the two looks
         if ended is not None:
             return ended
-        mark = f"TRADESKILL_OUTPUT={self._home / execution_id}/output" if self._inside is None else self._inside.mark(execution_id)
-        if _kill_marked(mark):
+        if self._inside is None:
+            left = _kill_marked(f"TRADESKILL_OUTPUT={self._home / execution_id}/output")
+        else:
+            left = _kill_marked(self._inside.mark(execution_id), self._inside.outermost)
+        if left:
             return ExecutionStatus("running", "its supervisor died, and processes it started do not yet")
         return ExecutionStatus("lost", f"its supervisor (pid {watching.pid}) died without leaving an outcome")
 
@@ -294,14 +304,16 @@ def own_files(task: Task, shown: Path | None = None) -> list[str]:
     return words
 
 
-def _kill_marked(mark: str) -> bool:
+def _kill_marked(mark: str, outermost: str = "") -> bool:
     """After a supervisor's violent death: kill what still carries its execution's environment. True while something does not die.
 
-    The command itself died with the supervisor (the kernel's parent-death signal); this finds its children.
+    The command itself died with the supervisor (the kernel's parent-death signal); this finds its children. A process on its way out has no
+    environment any more, but if it is the first of a namespace, the kernel lets it go only after all others in there: so whatever is called
+    `outermost` and on its way out is waited for too, whose it is can no longer be told.
     """
     wanted = mark.encode() + b"\0"
-    for _ in range(200):
-        left = [pid for pid in _pids() if _carries(pid, wanted)]
+    for _ in range(100):
+        left = [pid for pid in _pids() if _carries(pid, wanted) or (outermost and _leaving(pid, outermost))]
         if not left:
             return False
         for pid in left:
@@ -310,6 +322,9 @@ def _kill_marked(mark: str) -> bool:
                 try:
                     if _carries(pid, wanted):
                         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    ended = select.poll()
+                    ended.register(pidfd, select.POLLIN)
+                    ended.poll(_DYING_MS)
                 finally:
                     os.close(pidfd)
     return True
@@ -324,6 +339,16 @@ def _carries(pid: int, wanted: bytes) -> bool:
         return wanted in Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:  # dead, or somebody else's
         return False
+
+
+def _leaving(pid: int, name: str) -> bool:
+    """Whether a process of that name is on its way out. Asked after `_carries`: what had ended meanwhile is neither, and dead."""
+    try:
+        before, _, after = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")
+    except OSError:
+        return False
+    fields = after.split()
+    return before.partition(b"(")[2] == name.encode() and fields[0] not in (b"Z", b"X") and int(fields[6]) & _PF_EXITING != 0
 
 
 def _boot_id() -> str:
