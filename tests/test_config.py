@@ -1,4 +1,7 @@
-"""config.py, configvalues.py and strictyaml.py: what is taken, what is refused, and in which words."""
+"""config.py, configvalues.py and strictyaml.py: what is taken, what is refused, and in which words.
+
+Past 400 lines because one table of wrong values with the words that answer them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Confirmation in time, faults on request, the faucet, and HTTP at its edges."""
+"""Confirmation in time, faults on request, the faucet, and HTTP at its edges.
+
+Past 400 lines because one catalogue of a node's faults.
+"""
 
 import asyncio
 import json

@@ -1,4 +1,7 @@
-"""Every recorded request is asked again, in its order, and the answer must be the recorded one, to the letter."""
+"""Every recorded request is asked again, in its order, and the answer must be the recorded one, to the letter.
+
+Past 400 lines because the recordings are one ledger's history and are replayed in one piece.
+"""
 
 import asyncio
 import contextlib

@@ -20,25 +20,6 @@ PACKAGES = {"core": "tradeskill", "wallet": "tradeskill_wallet", "plugins": "tra
 OURS = [ROOT / folder / package for folder, package in PACKAGES.items()]
 EVERYWHERE = [*OURS, ROOT / "tests", ROOT / "tools", ROOT / "examples"]
 
-# Files over 400 lines whose first words do not say why ("past 400 lines because …", "one file on purpose …"), with the reason.
-LONG = {
-    "core/tradeskill/agreement.py": "what one side signs and what the other must check stand side by side, for four documents",
-    "core/tradeskill/buyer.py": "the flow reads as one straight line, state by state",
-    "core/tradeskill/testing/wallet_contract.py": "one contract is one class",
-    "plugins/tradeskill_plugins/executions/supervisor.py": "it runs in an interpreter that can import no second file of ours",
-    "core/tradeskill/journal/selling.py": "all of a seller's statements in one place, so that no write is made anywhere else",
-    "tests/simulation/schedule.py": "one schedule from its first draw to its judgement",
-    "tests/test_devnet_node.py": "one catalogue of a node's faults",
-    "tests/test_devnet_replay.py": "the recordings are one ledger's history and are replayed in one piece",
-    "tests/test_flow_market.py": "one catalogue of what a market can do to a trade",
-    "tests/test_journal_selling.py": "one table of statements, each in every state",
-    "tests/test_wallet_nano.py": "one catalogue of what a ledger can do to a wallet",
-    "tests/test_config.py": "one table of wrong values with the words that answer them",
-    "tests/test_market_embedded.py": "what can happen to one file that many processes share",
-    "tests/test_plugins.py": "one table of broken plugins with the words that answer them",
-    "tests/test_process_backend.py": "one catalogue of faults, in its order",
-    "wallet/tradeskill_wallet/chain.py": "the rules for one account's next block hold only together",
-}
 # Public functions that are not a promise: the index of hooks is called through pluggy, commands through typer, fixtures through pytest.
 NO_PROMISE = {"hookspec", "command", "callback", "fixture"}
 
@@ -81,10 +62,9 @@ def test_a_long_file_says_why() -> None:
     for path in python_files(*EVERYWHERE):
         text = path.read_text("utf-8")
         about = ast.get_docstring(ast.parse(text)) or ""
-        if len(text.splitlines()) > 400 and not re.search(r"past 400 lines|one file on purpose", about, re.IGNORECASE) and short(path) not in LONG:
+        if len(text.splitlines()) > 400 and not re.search(r"past 400 lines|one file on purpose", about, re.IGNORECASE):
             unexplained.append(short(path))
     assert unexplained == []
-    assert [name for name in LONG if not (ROOT / name).is_file()] == []
 
 
 @pytest.mark.parametrize("path", python_files(*OURS), ids=short)

@@ -1,4 +1,7 @@
-"""The seller's statements: every write shows the state and fence it knows, changes one row or raises and changes nothing."""
+"""The seller's statements: every write shows the state and fence it knows, changes one row or raises and changes nothing.
+
+Past 400 lines because one table of statements, each in every state.
+"""
 
 from __future__ import annotations
 

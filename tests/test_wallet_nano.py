@@ -1,4 +1,7 @@
-"""The Nano wallet on a dev ledger that misbehaves: dropped blocks, roll-backs, forks, lies, lag, dust, crashes and restored backups."""
+"""The Nano wallet on a dev ledger that misbehaves: dropped blocks, roll-backs, forks, lies, lag, dust, crashes and restored backups.
+
+Past 400 lines because one catalogue of what a ledger can do to a wallet.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 Rules held here: one living block on a `previous` and one for a purpose (the store's unique indexes); the balance to build on comes from a block whose
 hash was recomputed and that our key signed; a block is replaced only when another *confirmed* block took its `previous`, or (a receive, which can move
 no money out) when the ledger refuses it for good. A doubtful answer is never a failure.
+
+Past 400 lines because the rules for one account's next block hold only together.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The seller's statements: fulfilments, invoices, payments, leases, effects. Every write is conditional on state (and fence) and changes one row or raises."""
+"""The seller's statements: fulfilments, invoices, payments, leases, effects. Every write is conditional on state (and fence) and changes one row or raises.
+
+Past 400 lines because all of a seller's statements in one place, so that no write is made anywhere else.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The small program that stands between a worker and one job: launches it, holds it to its limits, writes down how it ended.
 
 It runs in a fresh, empty interpreter (`-I -S`), one for each execution, and so imports nothing but a few modules of the standard
-library: this file's start is what an execution costs, and why it is one file. It is in its own session and nobody's child, so it
-outlives the worker. It is the subreaper of everything the job starts: daemons come back to it and die with the job.
+library: this file's start is what an execution costs. One file on purpose, past 400 lines: it could import no second one there. It is in
+its own session and nobody's child, so it outlives the worker. It is the subreaper of everything the job starts: daemons come back to it
+and die with the job.
 
 What the job is shut in is not decided here: `Surroundings` is nothing at all, and a backend that isolates names a module with a class
 `Surroundings` of the same members, found in a folder that the worker names on the command line.
