@@ -1,6 +1,8 @@
 """The buyer's flow: request, verify the quote, reserve, pay once, submit, verify the receipt. Each state of the purchase names the next act.
 
 Every act may run again after a crash, in this or another process of the profile; the purchase row decides who moved it.
+
+Past 400 lines because the flow reads as one straight line, state by state.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from tradeskill.errors import (
     UsageError,
 )
 from tradeskill.journal import Blobs, Database, Purchase, Transaction, buying
-from tradeskill.journal.records import document_text, invoice_text, read_document, read_invoice
+from tradeskill.journal.records import caps_text, document_text, invoice_text, read_document, read_invoice
 from tradeskill.lifecycle import PURCHASE
 from tradeskill.model import PAYMENT_TTL_MS, Invoice, Job, Json, Offer, Result, SignedDocument
 from tradeskill.money import Amount, in_unit
@@ -159,7 +161,7 @@ class Buyer:
                 offer=document_text(offer.document),
                 seller=offer.seller,
                 request=document_text(document),
-                cap=", ".join(f"{cap.value} {cap.unit}" for cap in caps) or None,
+                cap=caps_text(caps),
                 refund_invoices=json.dumps({rail: invoice_text(invoice) for rail, invoice in refunds.items()}),
                 now=now,
             )

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from tradeskill.errors import UnavailableError
 from tradeskill.world import World
 
-__all__ = ["FIRST_DELAY", "LAST_DELAY", "Tasks"]
+__all__ = ["FIRST_DELAY", "LAST_DELAY", "Tasks", "under_way"]
 
 T = TypeVar("T")
 FIRST_DELAY, LAST_DELAY = 0.1, 10.0
+
+
+@asynccontextmanager
+async def under_way(calls: Iterable[Coroutine[Any, Any, T]]) -> AsyncIterator[list[asyncio.Task[T]]]:
+    """These calls as tasks, side by side, in their order; what is not done at the end of the block is broken off."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Tasks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cache, lru_cache
 from typing import Any, TypeVar, cast
@@ -11,7 +12,19 @@ from tradeskill.model import Invoice, Json, Network, SignedDocument
 from tradeskill.money import Amount, parse_raw
 from tradeskill.signing import document_from_json, document_to_json, parse_json
 
-__all__ = ["Effect", "Fulfilment", "InvoiceRow", "PaymentRow", "Purchase", "document_text", "from_row", "invoice_text", "read_document", "read_invoice"]
+__all__ = [
+    "Effect",
+    "Fulfilment",
+    "InvoiceRow",
+    "PaymentRow",
+    "Purchase",
+    "caps_text",
+    "document_text",
+    "from_row",
+    "invoice_text",
+    "read_document",
+    "read_invoice",
+]
 
 T = TypeVar("T")
 
@@ -166,6 +179,11 @@ def from_row(kind: type[T], row: Any) -> T:
 @cache
 def _names(kind: type[Any]) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
+
+
+def caps_text(caps: Iterable[Amount]) -> str | None:
+    """As `Purchase.caps` reads it; None for none."""
+    return ", ".join(f"{cap.value} {cap.unit}" for cap in caps) or None
 
 
 def document_text(document: SignedDocument) -> str:

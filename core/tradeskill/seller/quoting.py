@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Final
 
 from tradeskill.agreement import MAX_INVOICES, Request, check_input, read_request, sign_quote
 from tradeskill.contracts import LimitedMarket
@@ -14,13 +13,12 @@ from tradeskill.journal import Fulfilment, Transaction, selling
 from tradeskill.journal.records import document_text, read_document
 from tradeskill.model import PAYMENT_TTL_MS, Invoice, Job
 from tradeskill.money import Amount
-from tradeskill.seller.shop import GRACE_MS, LATE_WATCH_MS, Listing, Shop
+from tradeskill.seller.shop import GRACE_MS, LATE_WATCH_MS, TOGETHER_SECONDS, Listing, Shop
+from tradeskill.tasks import under_way
 
 __all__ = ["Quoting"]
 
 log = logging.getLogger("tradeskill.seller")
-
-TOGETHER_SECONDS: Final = 3.0  # for all wallets to answer; then the first that does is enough, because a buyer waits
 
 
 class Quoting:
@@ -144,16 +142,11 @@ class Quoting:
         chosen = (wanted or payable)[:MAX_INVOICES]
         if len(chosen) == 1:
             return [await chosen[0][0].invoice(job_id, chosen[0][1], until)]
-        asked = [asyncio.create_task(wallet.invoice(job_id, price, until)) for wallet, price in chosen]
-        try:
+        async with under_way(wallet.invoice(job_id, price, until) for wallet, price in chosen) as asked:
             _, left = await asyncio.wait(asked, timeout=TOGETHER_SECONDS)
             while left and not any(map(_answered, asked)):
                 _, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
             return _given(asked, job_id, [wallet.rail for wallet, _ in chosen])
-        finally:
-            for task in asked:
-                task.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
 
     async def _carried(self, rail: str) -> bool:
         market = self._shop.market

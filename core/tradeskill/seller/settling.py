@@ -13,13 +13,13 @@ from tradeskill.errors import NotFoundError, PluginError, RefusedError, StateErr
 from tradeskill.journal import Fulfilment, Transaction, selling
 from tradeskill.model import Invoice, Payment, PaymentStatus
 from tradeskill.money import Amount
-from tradeskill.seller.shop import GRACE_MS, LATE_WATCH_MS, Shop, fail, payment_of, request_of
+from tradeskill.seller.shop import GRACE_MS, LATE_WATCH_MS, TOGETHER_SECONDS, Shop, fail, payment_of, request_of
+from tradeskill.tasks import under_way
 
 __all__ = ["Settling"]
 
 Look = tuple[Invoice, PaymentStatus]
 Answer = PaymentStatus | TradeskillError
-TOGETHER_SECONDS: Final = 3.0  # for all rails of a job to answer; then what has come counts before the rest does
 SLOW_SECONDS: Final = 30.0  # more than a request to a node or a mint may take
 
 
@@ -52,8 +52,7 @@ class Settling:
         if len(invoices) < 2:
             yield [(invoice, await self._answer(row, invoice)) for invoice in invoices]
             return
-        asked = [asyncio.create_task(self._answer(row, invoice)) for invoice in invoices]
-        try:
+        async with under_way(self._answer(row, invoice) for invoice in invoices) as asked:
             done, left = await asyncio.wait(asked, timeout=TOGETHER_SECONDS)
             if done and left:
                 yield [(invoice, task.result()) for invoice, task in zip(invoices, asked, strict=True) if task.done()]
@@ -63,10 +62,6 @@ class Settling:
             elif left:
                 await asyncio.wait(left, timeout=SLOW_SECONDS)
             yield [(invoice, task.result() if task.done() else _overdue(invoice)) for invoice, task in zip(invoices, asked, strict=True)]
-        finally:
-            for task in asked:
-                task.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
 
     async def _answer(self, row: Fulfilment, invoice: Invoice) -> Answer:
         try:

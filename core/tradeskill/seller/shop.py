@@ -19,11 +19,12 @@ from tradeskill.money import Amount
 from tradeskill.signing import Identity, digest
 from tradeskill.world import World
 
-__all__ = ["ACTIVE", "GRACE_MS", "LATE_WATCH_MS", "Listing", "SellerSettings", "Shop", "execution_id", "fail", "payment_of", "request_of"]
+__all__ = ["ACTIVE", "GRACE_MS", "LATE_WATCH_MS", "TOGETHER_SECONDS", "Listing", "SellerSettings", "Shop", "execution_id", "fail", "payment_of", "request_of"]
 
 ACTIVE = ("paid", "leased", "started", "executed")
 GRACE_MS = 60_000  # after a deadline, before money is sent back or a job is closed
 LATE_WATCH_MS = 30 * 86_400_000
+TOGETHER_SECONDS = 3.0  # for all rails of a job to answer; then it goes on with those that did
 
 
 @dataclass(frozen=True)
