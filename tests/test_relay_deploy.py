@@ -25,7 +25,7 @@ from tradeskill_plugins.relay.server.endpoints import find
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
-PROGRAM = "/opt/tradeskill/bin/tradeskill"
+PROGRAM = "/usr/local/lib/tradeskill/bin/tradeskill"
 SYSTEMD = shutil.which("systemd-analyze")
 
 # the directives that the unit may use, by section: systemd's own words, for machines without systemd-analyze
