@@ -302,9 +302,13 @@ def test_stopping_ends_what_ignores_being_asked_to(tmp_path: Path, podman: Engin
 
 
 class Thief:
-    """Stands between a backend and its engine and swallows the first answer to each request whose line fits one of the given patterns."""
+    """Stands between a backend and its engine and swallows the first answer to each request whose line fits one of the given patterns.
 
-    def __init__(self, folder: Path, engine: Engine, words: list[str]) -> None:
+    Or `passing`: hands its first part on, and breaks the connection off then.
+    """
+
+    def __init__(self, folder: Path, engine: Engine, words: list[str], passing: bool = False) -> None:
+        self._passing = passing
         self.socket = f"unix://{folder}/thief.sock"
         self._engine, self.words, self.taken = engine.socket.removeprefix("unix://"), words, list[str]()
         self._door = socket.socket(socket.AF_UNIX)
@@ -335,7 +339,9 @@ class Thief:
                 self.words.remove(word)
                 upwards = threading.Thread(target=_copy, args=(client, server), daemon=True)
                 upwards.start()
-                server.recv(65536)  # it was done
+                answer = server.recv(65536)  # it was done
+                if self._passing:
+                    client.sendall(answer)
                 self.taken.append(line)
                 client.shutdown(socket.SHUT_RDWR)
                 return
@@ -355,10 +361,13 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 
 
 @contextmanager
-def thief(folder: Path, engine: Engine, *words: str) -> Iterator[Thief]:
-    made = Thief(folder, engine, list(words))
-    yield made
-    made.close()
+def thief(folder: Path, engine: Engine, *words: str, passing: bool = False) -> Iterator[Thief]:
+    made = Thief(folder, engine, list(words), passing)
+    try:
+        yield made
+    finally:
+        made.close()
+        (engine.folder / "thief.sock").unlink()
 
 
 CALLS = ["POST .*/containers/create", "POST .*/start", "PUT .*/archive", "GET .*/archive", "DELETE ", "GET .*/containers/.*/json", "POST .*/attach"]
@@ -367,22 +376,37 @@ CALLS = ["POST .*/containers/create", "POST .*/start", "PUT .*/archive", "GET .*
 @pytest.mark.parametrize("word", CALLS)
 def test_an_answer_that_is_lost_is_looked_up_and_the_job_runs_once(word: str, podman: Engine, tmp_path: Path) -> None:
     with thief(podman.folder, podman, word) as between:
-        try:
 
-            async def scenario(backend: ContainerBackend) -> None:
-                try:
-                    await backend.start("x", shell("echo ran"), LIMITS)
-                except UnknownOutcomeError:
-                    await backend.start("x", shell("echo ran"), LIMITS)
-                assert (await backend.wait("x", 60)).state == "finished", await backend.status("x")
+        async def scenario(backend: ContainerBackend) -> None:
+            try:
+                await backend.start("x", shell("echo ran"), LIMITS)
+            except UnknownOutcomeError:
+                await backend.start("x", shell("echo ran"), LIMITS)
+            assert (await backend.wait("x", 60)).state == "finished", await backend.status("x")
+            assert (await backend.result("x")).data == b"ran\n"
+
+        drive(tmp_path, podman, scenario, between.socket)
+        assert len(between.taken) == 1, "the answer was not lost"
+        assert podman.starts(name_of(tmp_path)) == 1
+        assert gone(tmp_path, podman)
+
+
+@pytest.mark.parametrize(("after", "state", "code"), [("echo ran", "finished", ""), ("kill -KILL $$", "failed", "limit.memory")])
+def test_a_stream_that_breaks_off_leaves_neither_what_was_printed_nor_how_it_ended_in_doubt(
+    after: str, state: str, code: str, podman: Engine, tmp_path: Path
+) -> None:
+    """A SIGKILL from nobody we know is the kernel's, for want of memory: the job was watched while its stream was gone."""
+    with thief(podman.folder, podman, "POST .*/attach", passing=True) as between:
+
+        async def scenario(backend: ContainerBackend) -> None:
+            await backend.start("x", shell(f"sleep 1.5; {after}"), LIMITS)
+            status = await backend.wait("x", 60)
+            assert (status.state, status.code) == (state, code)
+            if state == "finished":
                 assert (await backend.result("x")).data == b"ran\n"
 
-            drive(tmp_path, podman, scenario, between.socket)
-            assert len(between.taken) == 1, "the answer was not lost"
-            assert podman.starts(name_of(tmp_path)) == 1
-            assert gone(tmp_path, podman)
-        finally:
-            (podman.folder / "thief.sock").unlink()
+        drive(tmp_path, podman, scenario, between.socket)
+        assert len(between.taken) == 1, "the stream was not broken off"
 
 
 def test_a_program_that_is_not_in_the_image_is_a_failed_job(tmp_path: Path, podman: Engine) -> None:

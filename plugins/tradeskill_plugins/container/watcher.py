@@ -81,7 +81,8 @@ class Watcher:
         self._limits: dict[str, Any] = self._task["limits"]
         self._name: str = self._task["container"]["name"]
         self._engine = Engine(self._task["container"]["socket"])
-        self._unwatched = False  # somewhere between its start and its end: the engine's log is asked for what it printed
+        self._unwatched = False  # somewhere between its start and its end: who killed it cannot be known then
+        self._unread = False  # something that it printed, perhaps: the engine's log is asked
         self._stopped = self._noted = False
         self._began = time.monotonic()
 
@@ -173,14 +174,14 @@ class Watcher:
             else:
                 silent_since = silent_since or now
                 if now - silent_since > _WHOLE_SECONDS:
-                    self._unwatched = True
+                    self._unread = True
                 time.sleep(nap)
                 nap = min(nap * 1.5, 0.5)
             due = time.monotonic() >= look_at
             if due or not following.open:
                 found = self._look()
                 if found is None or not found["State"].get("Running"):
-                    self._unwatched |= following.open
+                    self._unread |= following.open
                     return None
             if due:
                 if too_much := self._too_much_left(following):
@@ -196,7 +197,7 @@ class Watcher:
     def _too_much_left(self, following: Following) -> Verdict | None:
         most, files = int(self._limits["output"]), int(self._limits["files"])
         try:
-            if self._unwatched:
+            if self._unread or self._unwatched:
                 following.read_log(self._engine, self._name)
             with self._engine.archive(self._name, OUTPUT) as chunks:
                 entries, size = extent(chunks, most, files + 1)  # the folder itself is an entry
@@ -228,7 +229,7 @@ class Watcher:
             time.sleep(0.1)
 
     def _judged(self, found: dict[str, Any], verdict: Verdict | None, following: Following) -> Verdict:
-        if verdict is None and self._unwatched:
+        if verdict is None and (self._unread or self._unwatched):
             self._patiently(lambda: following.read_log(self._engine, self._name))
         if verdict is None and following.overrun:
             verdict = Verdict("failed", following.overrun, "limit.output")
