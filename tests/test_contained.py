@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import locale
 import os
@@ -230,6 +231,64 @@ def test_what_a_plugins_import_changes_of_the_program_is_as_it_was_afterwards(wh
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert sys.stdout is out
+
+
+class Finalized:
+    def __del__(self) -> None:
+        time.sleep(1000)
+
+
+def _swallows_everything() -> None:
+    try:
+        time.sleep(1000)
+    except BaseException:  # noqa: BLE001 - what the test is about
+        return
+
+
+LOST: dict[str, Any] = {"a finalizer": Finalized, "a handler that takes everything": _swallows_everything}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("loses", LOST)
+def test_what_hangs_is_ended_also_where_the_first_alarm_was_lost(loses: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containment, "HOOK_SECONDS", 0.05)
+    monkeypatch.setattr(containment, "_AGAIN", 0.1)
+    with pytest.raises(PluginError, match="it: Overdue: it did not return within"), contained("it"):
+        LOST[loses]()
+        time.sleep(1000)
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+def test_an_alarm_that_comes_while_garbage_is_collected_is_neither_lost_nor_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containment, "HOOK_SECONDS", 0.05)
+
+    def slow(phase: str, about: dict[str, int]) -> None:
+        time.sleep(0.1 if phase == "start" else 0)
+
+    gc.callbacks.append(slow)
+    try:
+        with pytest.raises(PluginError, match="it: Overdue"), contained("it"):
+            gc.collect()
+            time.sleep(1000)
+    finally:
+        gc.callbacks.remove(slow)
+
+
+def test_an_alarm_that_rings_when_all_was_done_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_timer, left = signal.setitimer, [3]
+
+    def rings(which: int, seconds: float, again: float = 0) -> object:
+        if seconds == 0 and left[0]:
+            left[0] -= 1
+            signal.raise_signal(signal.SIGALRM)
+        return set_timer(which, seconds, again)
+
+    monkeypatch.setattr(signal, "setitimer", rings)
+    with containment.ended_after(5, "too long"):
+        pass
+    assert left == [0]
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 # A whole seller

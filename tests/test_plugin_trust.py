@@ -77,7 +77,7 @@ def context(tmp_path: Path) -> PluginContext:
 def test_trouble_at_any_hook_is_one_error_with_the_plugins_name(
     place: Path, context: PluginContext, monkeypatch: pytest.MonkeyPatch, hook: str, kind: str
 ) -> None:
-    monkeypatch.setattr(containment, "HOOK_SECONDS", 0.2)
+    monkeypatch.setattr(containment, "HOOK_SECONDS", 0.5)
     monkeypatch.setenv("TROUBLE", f"{hook} {kind}")
     found = Plugins()
     if (hook, kind) in (("import", "lies"), ("create_wallet", "lies")):  # there is nothing to lie about

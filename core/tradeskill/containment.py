@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["HOOK_SECONDS", "Overdue", "contained", "described", "ended_after", "one_line"]
 
 HOOK_SECONDS = 10.0  # what a hook, or the import of a plugin's module, may take
+_AGAIN, _SOON = 1.0, 0.01  # seconds
+_WEAK = ("weakref", "_weakrefset")  # modules whose callbacks are the collector's
 
 
 @contextlib.contextmanager
@@ -48,21 +51,43 @@ class Overdue(BaseException):
 
 @contextlib.contextmanager
 def ended_after(seconds: float, why: str) -> Iterator[None]:
-    """Ends what takes longer, where Python can: in the main thread, with no other alarm set. What waits inside C goes on."""
+    """Ends what takes longer, where Python can: in the main thread, with no other alarm set. What waits inside C goes on.
+
+    It rings again and again: an exception may be lost, in a finalizer or to a handler that takes everything.
+    """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
         yield
         return
 
     def overdue(number: int, frame: types.FrameType | None) -> None:
-        raise Overdue(why)
+        if _collecting(frame):
+            signal.setitimer(signal.ITIMER_REAL, _SOON, _AGAIN)
+        else:
+            raise Overdue(why)
 
     signal.signal(signal.SIGALRM, overdue)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        ringing = True
+        while ringing:
+            with contextlib.suppress(Overdue):  # rung in this very moment: it had returned
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                ringing = False
+
+
+def _collecting(frame: types.FrameType | None) -> bool:
+    """Whether this belongs to the garbage collector, which drops what is raised there. A long collection's alarm comes out in such a place."""
+    if frame is not None and frame.f_globals.get("__name__") in _WEAK:
+        return True
+    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    while frame is not None:
+        if frame.f_code in callbacks:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager
