@@ -191,7 +191,7 @@ def test_a_job_killed_by_a_signal_is_failed_with_the_signals_number(tmp_path: Pa
 
 
 def test_a_job_asked_to_end_may_tidy_up(tmp_path: Path) -> None:
-    status, _ = ended(tmp_path, shell("trap 'echo tidied >&2; exit 3' TERM; while :; do sleep 0.05; done"), Limits(seconds=0.5))
+    status, _ = ended(tmp_path, shell("trap 'echo tidied >&2; exit 3' TERM; while :; do sleep 0.05; done"), Limits(seconds=1.5))
     assert (status.state, status.code) == ("failed", "limit.time")
     assert "tidied" in (tmp_path / "executions" / "x" / "stderr").read_text()
 

@@ -255,7 +255,7 @@ def test_a_job_that_ignores_sigterm_is_killed(home: Path) -> None:
 
 
 def test_a_job_asked_to_end_may_tidy_up(home: Path) -> None:
-    status, _ = ended(home, shell("trap 'echo tidy > tidied; exit 0' TERM; while :; do sleep 0.05; done"), Limits(seconds=0.3))
+    status, _ = ended(home, shell("trap 'echo tidy > tidied; exit 0' TERM; while :; do sleep 0.05; done"), Limits(seconds=1.5))
     assert (status.state, status.code) == ("failed", "limit.time")
     assert (home / "x" / "work" / "tidied").read_text() == "tidy\n"
 
