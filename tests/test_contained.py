@@ -259,16 +259,22 @@ def test_what_hangs_is_ended_also_where_the_first_alarm_was_lost(loses: str, mon
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
 
 
-def test_an_alarm_that_comes_while_garbage_is_collected_is_neither_lost_nor_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+class Finalizing:
+    def __del__(self) -> None:
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("place", ["a callback", "a finalizer"])
+def test_an_alarm_that_comes_while_garbage_is_collected_is_neither_lost_nor_a_warning(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containment, "HOOK_SECONDS", 0.05)
 
     def slow(phase: str, about: dict[str, int]) -> None:
-        time.sleep(0.1 if phase == "start" else 0)
+        time.sleep(0.1 if phase == "start" and place == "a callback" else 0)
 
     gc.callbacks.append(slow)
     try:
         with pytest.raises(PluginError, match="it: Overdue"), contained("it"):
-            gc.collect()
+            Finalizing() if place == "a finalizer" else gc.collect()
             time.sleep(1000)
     finally:
         gc.callbacks.remove(slow)

@@ -214,15 +214,13 @@ def test_a_crowd_of_half_open_heads_does_not_keep_others_out(loop: str) -> None:
             served = await door.call()
             for caller in crowd:
                 await caller.send(b"GET /x HTTP/1.1\r\nHost:")
-            answers = 0
+            assert (await served.get()).status == 200
             while len(door.seen.refusals) < 50:  # each drips on, and is shown out all the same
                 for caller in crowd:
                     if not caller.reader.at_eof() and not caller.writer.is_closing():
                         caller.writer.write(b"x")
                 assert (await served.get()).status == 200
-                answers += 1
                 await asyncio.sleep(0.01)
-            assert answers > 5
             assert door.seen.refusals == ["late"] * 50
             assert (await crowd[0].answer()).error["code"] == "unavailable"
             await until(lambda: door.seen.open == 1)

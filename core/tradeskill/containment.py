@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["HOOK_SECONDS", "Overdue", "contained", "described", "ended_after", "one_line"]
 
 HOOK_SECONDS = 10.0  # what a hook, or the import of a plugin's module, may take
-_AGAIN, _SOON = 1.0, 0.01  # seconds
+_AGAIN, _SOON, _PUT_OFF = 1.0, 0.01, 30  # seconds to the next alarm; to one put off; how often one is
 _WEAK = ("weakref", "_weakrefset")  # modules whose callbacks are the collector's
 
 
@@ -59,11 +59,14 @@ def ended_after(seconds: float, why: str) -> Iterator[None]:
         yield
         return
 
+    put_off = 0
+
     def overdue(number: int, frame: types.FrameType | None) -> None:
-        if _collecting(frame):
-            signal.setitimer(signal.ITIMER_REAL, _SOON, _AGAIN)
-        else:
+        nonlocal put_off
+        put_off += 1
+        if put_off > _PUT_OFF or not _collecting(frame):
             raise Overdue(why)
+        signal.setitimer(signal.ITIMER_REAL, _SOON, _AGAIN)
 
     signal.signal(signal.SIGALRM, overdue)
     signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
@@ -84,7 +87,7 @@ def _collecting(frame: types.FrameType | None) -> bool:
         return True
     callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None:
-        if frame.f_code in callbacks:
+        if frame.f_code in callbacks or frame.f_code.co_name == "__del__":
             return True
         frame = frame.f_back
     return False
