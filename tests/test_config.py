@@ -1,6 +1,6 @@
 """config.py, configvalues.py and strictyaml.py: what is taken, what is refused, and in which words.
 
-Past 400 lines because one table of wrong values with the words that answer them.
+Past 400 lines because it is one table of wrong values with the words that answer them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Confirmation in time, faults on request, the faucet, and HTTP at its edges.
 
-Past 400 lines because one catalogue of a node's faults.
+Past 400 lines because it is one catalogue of a node's faults.
 """
 
 import asyncio

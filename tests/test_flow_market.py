@@ -1,6 +1,6 @@
 """A market that lies, forgets, repeats itself or loses its answers: the parties trust signatures and the ledger only (FAULTS 23, 25, 27, 97-105).
 
-Past 400 lines because one catalogue of what a market can do to a trade.
+Past 400 lines because it is one catalogue of what a market can do to a trade.
 """
 
 from __future__ import annotations

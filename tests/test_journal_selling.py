@@ -1,6 +1,6 @@
 """The seller's statements: every write shows the state and fence it knows, changes one row or raises and changes nothing.
 
-Past 400 lines because one table of statements, each in every state.
+Past 400 lines because it is one table of statements, each in every state.
 """
 
 from __future__ import annotations

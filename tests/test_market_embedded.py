@@ -1,6 +1,6 @@
 """The embedded market as a plugin and as a file: settings, rights, networks, damage, a full disk, a held lock, large markets.
 
-Past 400 lines because what can happen to one file that many processes share.
+Past 400 lines because it is all that can happen to one file that many processes share.
 """
 
 from __future__ import annotations

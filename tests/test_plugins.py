@@ -1,6 +1,6 @@
 """plugins.py and hookcheck.py: real packages' metadata and modules in a folder, found and loaded as installed ones are.
 
-Past 400 lines because one table of broken plugins with the words that answer them.
+Past 400 lines because it is one table of broken plugins with the words that answer them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The process backend survives what its own part of FAULTS.md lists (79-85). Its contract: `tradeskill plugins check process` (tests/test_kit_ours.py).
 
-Past 400 lines because one catalogue of faults, in its order.
+Past 400 lines because it is one catalogue of faults, in its order.
 """
 
 # ruff: noqa: ASYNC240  # a look at a folder between two steps of a test blocks nobody

@@ -1,6 +1,6 @@
 """The Nano wallet on a dev ledger that misbehaves: dropped blocks, roll-backs, forks, lies, lag, dust, crashes and restored backups.
 
-Past 400 lines because one catalogue of what a ledger can do to a wallet.
+Past 400 lines because it is one catalogue of what a ledger can do to a wallet.
 """
 
 from __future__ import annotations

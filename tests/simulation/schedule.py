@@ -1,6 +1,6 @@
 """One schedule: a seed decides who trades, what fails and when; the flows run until everything rests; the invariants judge.
 
-Past 400 lines because one schedule from its first draw to its judgement.
+Past 400 lines because it is one schedule from its first draw to its judgement.
 """
 
 from __future__ import annotations

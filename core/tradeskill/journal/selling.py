@@ -1,6 +1,6 @@
 """The seller's statements: fulfilments, invoices, payments, leases, effects. Every write is conditional on state (and fence) and changes one row or raises.
 
-Past 400 lines because all of a seller's statements in one place, so that no write is made anywhere else.
+Past 400 lines because all of a seller's statements stand in one place, so that no write is made anywhere else.
 """
 
 from __future__ import annotations
