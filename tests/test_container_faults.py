@@ -392,15 +392,18 @@ def test_an_answer_that_is_lost_is_looked_up_and_the_job_runs_once(word: str, po
         assert gone(tmp_path, podman)
 
 
-@pytest.mark.parametrize(("after", "state", "code"), [("echo ran", "finished", ""), ("kill -KILL $$", "failed", "limit.memory")])
+@pytest.mark.parametrize(
+    ("script", "state", "code"),
+    [("echo ran", "finished", ""), ("sleep 1.5; echo ran", "finished", ""), ("sleep 1.5; kill -KILL $$", "failed", "limit.memory")],
+)
 def test_a_stream_that_breaks_off_leaves_neither_what_was_printed_nor_how_it_ended_in_doubt(
-    after: str, state: str, code: str, podman: Engine, tmp_path: Path
+    script: str, state: str, code: str, podman: Engine, tmp_path: Path
 ) -> None:
     """A SIGKILL from nobody we know is the kernel's, for want of memory: the job was watched while its stream was gone."""
     with thief(podman.folder, podman, "POST .*/attach", passing=True) as between:
 
         async def scenario(backend: ContainerBackend) -> None:
-            await backend.start("x", shell(f"sleep 1.5; {after}"), LIMITS)
+            await backend.start("x", shell(script), LIMITS)
             status = await backend.wait("x", 60)
             assert (status.state, status.code) == (state, code)
             if state == "finished":

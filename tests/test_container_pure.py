@@ -5,9 +5,12 @@ from __future__ import annotations
 import copy
 import io
 import json
+import os
+import socket
 import struct
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from tradeskill.errors import ConfigError, RefusedError, UnavailableError
 from tradeskill_plugins.bubblewrap.seccomp import REFUSED
 from tradeskill_plugins.container.calls import ALLOWED, profile
 from tradeskill_plugins.container.confinement import OUTPUT_VOLUME, config_of, deviations
+from tradeskill_plugins.container.follow import Following
 from tradeskill_plugins.container.frames import Frames
 from tradeskill_plugins.container.settings import read_settings
 from tradeskill_plugins.container.takeout import extent, take_out
@@ -275,3 +279,54 @@ def test_counting_stops_at_a_bound_and_takes_what_came_of_a_broken_stream() -> N
     assert extent(stream(member("output/a", data=b"x" * 10), member("output/b", data=b"x" * 20)), 1000, 100) == (3, 30)
     assert extent(stream(member("output/a", size=2**40)), 1000, 100)[1] > 1000
     assert extent(iter([member("output/a", data=b"x" * 10)[:600]]), 1000, 100)[1] <= 1000
+
+
+# What was printed
+
+
+class Said:
+    """Stands for an engine whose stream gave one thing and whose log has another."""
+
+    def __init__(self, streamed: bytes, logged: bytes) -> None:
+        self._streamed, self._logged = streamed, logged
+
+    def attach(self, name: str) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            theirs.sendall(_framed(self._streamed))
+        return ours
+
+    @contextmanager
+    def logs(self, name: str) -> Iterator[Iterator[bytes]]:
+        yield iter([struct.pack(">BxxxL", 2, 3) + b"bye", _framed(self._logged)])
+
+
+def _framed(data: bytes) -> bytes:
+    return struct.pack(">BxxxL", 1, len(data)) + data
+
+
+@pytest.mark.parametrize(
+    ("streamed", "logged", "taken"),
+    [
+        (b"42", b"42", b"42"),
+        (b"42", b"42\n", b"42"),  # Docker ended the line
+        (b"4", b"42", b"42"),
+        (b"4", b"42\n", b"42\n"),
+        (b"", b"\n", b"\n"),
+        (b"42\n", b"42\n\n", b"42\n\n"),
+        (b"42\n", b"42\n", b"42\n"),
+        (b"42", b"", b"42"),  # a log that was cut says less, not more
+    ],
+)
+def test_a_stream_that_broke_off_is_made_up_for_from_the_log_and_a_whole_one_is_kept(tmp_path: Path, streamed: bytes, logged: bytes, taken: bytes) -> None:
+    engine: Any = Said(streamed, logged)
+    following = Following(tmp_path, 100)
+    following.attach(engine, "x", b"")
+    wake, wake_in = os.pipe()
+    while following.open:
+        following.step(5, wake)
+    following.catch_up(engine, "x")
+    following.close()
+    os.close(wake)
+    os.close(wake_in)
+    assert (tmp_path / "stdout").read_bytes() == taken

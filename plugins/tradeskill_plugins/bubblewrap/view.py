@@ -59,14 +59,11 @@ class View:
     readable: tuple[Path, ...] = ()  # more of the machine's folders and files, at their own places
     cgroups: Mapping[str, str] = field(default_factory=dict)
     module: Path = _MODULE
+    outermost: str = "bwrap"  # the first process in the sandbox too, until the kernel has ended all others in there
 
     def name(self, execution_id: str) -> str:
         """Of an execution on this machine, for what is not kept in its folder."""
         return hashlib.sha256(os.fsencode(self.home / execution_id)).hexdigest()[:32]
-
-    @property
-    def outermost(self) -> str:
-        return "bwrap"  # the first process in the sandbox too, until the kernel has ended all others in there
 
     def mark(self, execution_id: str) -> str:
         return f"EXECUTION={self.name(execution_id)}"

@@ -63,6 +63,20 @@ class Following:
                 if self.overrun:
                     return
 
+    def catch_up(self, engine: Engine, name: str) -> None:
+        """Once it ended: read the engine's log where that has more output than came. A stream that broke off looks like one that ended.
+
+        What came is preferred: Docker's log ends a last line that has no end.
+        """
+        frames, logged, last = Frames(), 0, b""
+        with engine.logs(name) as chunks:
+            for chunk in chunks:
+                for part in (part for stream, part in frames.feed(chunk) if stream == STDOUT):
+                    logged, last = logged + len(part), part[-1:]
+        ended_line = last == b"\n" and self._last not in (b"", b"\n")
+        if logged > self._printed + ended_line:
+            self.read_log(engine, name)
+
     def detach(self) -> None:
         """Podman does not end a container while somebody is attached and does not read."""
         if self._socket is not None:
@@ -81,7 +95,7 @@ class Following:
         os.lseek(self._stdout, 0, os.SEEK_SET)
         self._frames = Frames()
         self._printed = self._complained = 0
-        self.tail = b""
+        self.tail = self._last = b""
         self.overrun = ""
 
     def _feed(self) -> None:
@@ -114,6 +128,7 @@ class Following:
             if stream == STDOUT:
                 room = self._most + 1 - self._printed
                 self._printed += len(part)
+                self._last = part[-1:]
                 if room > 0:
                     _write_all(self._stdout, part[:room])
             else:

@@ -40,7 +40,6 @@ LAUNCHED, ALREADY = 0, 3  # exit codes of the launching half
 log = logging.getLogger("tradeskill.container")
 
 _START_SECONDS: Final = 5.0  # for a start that was asked for to show
-_WHOLE_SECONDS: Final = 0.5  # a stream that ends this shortly before its container was whole
 _PAUSES: Final = (0.1, 2.0)  # between tries while the engine does not answer
 _LOOKS: Final = (0.3, 1.5)  # between looks at the output folder
 
@@ -82,7 +81,6 @@ class Watcher:
         self._name: str = self._task["container"]["name"]
         self._engine = Engine(self._task["container"]["socket"])
         self._unwatched = False  # somewhere between its start and its end: who killed it cannot be known then
-        self._unread = False  # something that it printed, perhaps: the engine's log is asked
         self._stopped = self._noted = False
         self._began = time.monotonic()
 
@@ -159,7 +157,6 @@ class Watcher:
         deadline = self._began + float(self._limits["seconds"])
         pause, nap = _LOOKS[0], 0.01
         look_at = time.monotonic() + pause
-        silent_since: float | None = None
         while True:
             now = time.monotonic()
             if now >= deadline:
@@ -172,16 +169,12 @@ class Watcher:
                 following.step(min(deadline, look_at) - now, self._wake)
                 self._note_fed(following)
             else:
-                silent_since = silent_since or now
-                if now - silent_since > _WHOLE_SECONDS:
-                    self._unread = True
                 time.sleep(nap)
                 nap = min(nap * 1.5, 0.5)
             due = time.monotonic() >= look_at
             if due or not following.open:
                 found = self._look()
                 if found is None or not found["State"].get("Running"):
-                    self._unread |= following.open
                     return None
             if due:
                 if too_much := self._too_much_left(following):
@@ -197,7 +190,7 @@ class Watcher:
     def _too_much_left(self, following: Following) -> Verdict | None:
         most, files = int(self._limits["output"]), int(self._limits["files"])
         try:
-            if self._unread or self._unwatched:
+            if not following.open:
                 following.read_log(self._engine, self._name)
             with self._engine.archive(self._name, OUTPUT) as chunks:
                 entries, size = extent(chunks, most, files + 1)  # the folder itself is an entry
@@ -229,8 +222,8 @@ class Watcher:
             time.sleep(0.1)
 
     def _judged(self, found: dict[str, Any], verdict: Verdict | None, following: Following) -> Verdict:
-        if verdict is None and (self._unread or self._unwatched):
-            self._patiently(lambda: following.read_log(self._engine, self._name))
+        if verdict is None:
+            self._patiently(lambda: following.catch_up(self._engine, self._name))
         if verdict is None and following.overrun:
             verdict = Verdict("failed", following.overrun, "limit.output")
         result = verdict or judged(found["State"], following.tail, self._limits, doubtful=self._unwatched)
